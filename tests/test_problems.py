@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sgd_analysis import FiniteSum, LeastSquares, quadratic_fit
+from tests.problem_strategies import least_squares
+
+
+def per_sample_autograd(problem, w):
+    """The slow oracle: loss, gradient and Hessian of the mean, one sample at a time."""
+    weights = torch.tensor(w, dtype=torch.float64, requires_grad=True)
+    loss, gradient, hessian = 0, 0, 0
+    for row, target in zip(torch.tensor(problem.features), problem.targets, strict=True):
+
+        def sample_loss(v, row=row, target=target):
+            return (row @ v - target) ** 2 / problem.n_samples
+
+        loss += sample_loss(weights).item()
+        gradient += torch.autograd.grad(sample_loss(weights), weights)[0].numpy()
+        hessian += torch.autograd.functional.hessian(sample_loss, weights).numpy()
+    return loss, gradient, hessian
+
+
+@given(least_squares(), st.integers(0, 10**6))
+def test_risk_gradient_and_hessian_equal_a_per_sample_autograd_loop(problem, seed):
+    w = np.random.default_rng(seed).normal(size=problem.n_parameters)
+    loss, gradient, hessian = per_sample_autograd(problem, w)
+    assert_allclose(problem.empirical_risk(w), loss, rtol=1e-10, atol=1e-13)
+    assert_allclose(problem.full_gradient(w), gradient, rtol=1e-10, atol=1e-12)
+    assert_allclose(problem.hessian, hessian, rtol=1e-10, atol=1e-13)
+
+
+@given(least_squares())
+def test_the_spectrum_rebuilds_the_hessian(problem):
+    v = problem.eigenvectors
+    assert_allclose(
+        (v * problem.eigenvalues) @ v.T, problem.hessian, atol=1e-11 * problem.eigenvalues[-1]
+    )
+    assert_allclose(v.T @ v, np.eye(problem.n_parameters), atol=1e-12)
+    assert (np.diff(problem.eigenvalues) >= 0).all()
+    largest = np.argmax(np.abs(v), axis=0)
+    assert (v[largest, np.arange(problem.n_parameters)] > 0).all()
+
+
+@given(least_squares())
+def test_the_minimiser_is_the_least_norm_solution(problem):
+    solution = np.linalg.pinv(problem.features) @ problem.targets.numpy()
+    assert_allclose(problem.minimiser, solution, rtol=1e-8, atol=1e-10)
+    assert_allclose(problem.full_gradient(problem.minimiser), 0, atol=1e-12)
+
+
+@given(least_squares(rank_deficient=True))
+def test_dependent_features_have_a_zero_eigenvalue_that_the_condition_number_leaves_out(problem):
+    if problem.n_parameters > 1:
+        assert problem.eigenvalues[0] == 0
+    assert np.isfinite(problem.condition_number)
+    assert problem.condition_number >= 1
+
+
+@given(least_squares(max_samples=20), st.integers(1, 20), st.integers(0, 10**6))
+def test_batch_hessians_weighted_by_size_average_to_the_hessian(problem, batch_size, seed):
+    order = np.random.default_rng(seed).permutation(problem.n_samples)
+    batches = np.split(order, range(batch_size, problem.n_samples, batch_size))
+    sizes = np.array([len(batch) for batch in batches])
+    mean = np.einsum("b,bij->ij", sizes / problem.n_samples, problem.batch_hessians(batches))
+    assert_allclose(mean, problem.hessian, rtol=1e-10, atol=1e-12)
+
+
+def test_many_weight_vectors_are_evaluated_at_once():
+    problem = quadratic_fit()
+    w = np.random.default_rng(0).normal(size=(4, 5, 3))
+    assert problem.empirical_risk(w).shape == (4, 5)
+    assert problem.full_gradient(w).shape == (4, 5, 3)
+    assert_allclose(problem.empirical_risk(w)[2, 3], problem.empirical_risk(w[2, 3]), rtol=1e-14)
+
+
+def test_a_diverged_weight_vector_gives_no_warning_and_a_risk_that_is_not_finite():
+    assert not np.isfinite(quadratic_fit().empirical_risk([np.inf, 0, np.nan]))
+
+
+def test_all_zero_features_have_no_curvature():
+    flat = LeastSquares(np.zeros((4, 2)), np.ones(4))
+    assert_array_equal(flat.eigenvalues, 0)
+    assert flat.largest_stable_step_size == np.inf
+    assert np.isnan(flat.condition_number)
+    assert flat.least_risk == 1
+
+
+class TestTheSourceNotebooksProblem:
+    def test_its_inputs_are_the_float32_grid_whose_last_point_is_not_9_99(self):
+        inputs = quadratic_fit().inputs
+        assert inputs.shape == (2000,)
+        assert inputs.dtype == torch.float32
+        assert_array_equal(inputs.numpy(), np.arange(-10, 10, 0.01, dtype="f"))
+        assert f"{inputs[-1].item():.6f}" == "9.990458"
+
+    def test_its_targets_are_the_ones_the_notebook_prints(self):
+        targets = quadratic_fit().targets.numpy()
+        printed = ["49.5", "49.423027", "49.346115", "15.373228", "15.416082", "15.458996"]
+        assert [str(y) for y in targets[[0, 1, 2, -3, -2, -1]]] == printed
+
+    def test_its_true_weights_are_its_minimiser_up_to_the_rounding_of_the_targets(self):
+        problem = quadratic_fit()
+        assert_array_equal(problem.true_weights, [0.3, -1.7, 2.5])
+        rounding = np.spacing(np.float32(50)) / 2
+        assert_allclose(problem.minimiser, problem.true_weights, atol=rounding)
+        assert 0 < problem.least_risk < rounding**2
+
+    def test_its_model_computes_its_features_times_the_weights(self):
+        problem = quadratic_fit()
+        w = torch.tensor([0.7, -0.2, 1.5])
+        prediction = torch.func.functional_call(problem.model, {"weights": w}, problem.inputs)
+        assert_allclose(prediction, problem.features @ w.double().numpy(), rtol=1e-5, atol=1e-5)
+
+    def test_its_spectrum_is_the_one_of_the_continuous_moments(self):
+        # On [-10, 10] the moments are E x² = 100/3 and E x⁴ = 2000; the odd ones vanish, and the
+        # grid leaves out the right end, whence the tolerance of one part in a thousand.
+        a, b = 2000, 100 / 3
+        expected = 2 * np.linalg.eigvalsh([[a, 0, b], [0, b, 0], [b, 0, 1]])
+        problem = quadratic_fit()
+        assert_allclose(problem.eigenvalues, expected, rtol=2e-3)
+        assert_allclose(problem.largest_stable_step_size, 2 / problem.eigenvalues[-1])
+        assert problem.condition_number > 4000
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("features", "targets", "message"),
+        [
+            (np.ones(3), np.ones(3), r"features must be a matrix of shape \(n_samples, d\)"),
+            (np.ones((3, 0)), np.ones(3), "d >= 1"),
+            (np.ones((3, 2)), np.ones((3, 1)), "targets must be a vector"),
+            (np.ones((3, 2)), np.ones(4), "same number of samples, got 3 and 4"),
+            (np.ones((0, 2)), np.ones(0), "features must hold at least one sample"),
+            (np.array([[1.0], [np.nan]]), np.ones(2), "features must be finite, got 1 nan"),
+            (np.ones((2, 1)), np.array([1.0, np.inf]), "targets must be finite, got 1 nan"),
+        ],
+    )
+    def test_least_squares(self, features, targets, message):
+        with pytest.raises(ValueError, match=message):
+            LeastSquares(features, targets)
+
+    def test_true_weights_of_another_length(self):
+        with pytest.raises(ValueError, match=r"true_weights must have shape \(\.\.\., 2\)"):
+            LeastSquares(np.ones((3, 2)), np.ones(3), true_weights=[1, 2, 3])
+
+    def test_features_that_do_not_match_the_model(self):
+        with pytest.raises(ValueError, match="do not match 3 inputs and a model of 4 weights"):
+            model = torch.nn.Linear(4, 1, bias=False)
+            LeastSquares(np.ones((3, 2)), np.ones(3), model=model)
+
+    @pytest.mark.parametrize("method", ["empirical_risk", "full_gradient"])
+    def test_weights_of_another_length(self, method):
+        with pytest.raises(ValueError, match=r"w must have shape \(\.\.\., 3\).*got shape \(2,\)"):
+            getattr(quadratic_fit(), method)([1.0, 2.0])
+
+    @pytest.mark.parametrize(
+        ("batches", "message"),
+        [
+            ([[0], []], "batch 1 must be a non-empty vector"),
+            ([[0.5]], "batch 0 must be a non-empty vector of sample indices"),
+            ([[0, 2000]], "between 0 and 1999, got values between 0 and 2000"),
+            ([[-1]], "between 0 and 1999"),
+        ],
+    )
+    def test_batches_of_samples_that_do_not_exist(self, batches, message):
+        with pytest.raises(ValueError, match=message):
+            quadratic_fit().batch_hessians(batches)
+
+    def test_finite_sum(self):
+        model, criterion, data = torch.nn.Linear(1, 1), torch.nn.MSELoss(), torch.ones(3, 1)
+        frozen = torch.nn.Linear(1, 1).requires_grad_(False)
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):
+            FiniteSum(lambda x: x, criterion, data, data)
+        with pytest.raises(TypeError, match="criterion must be callable"):
+            FiniteSum(model, "mse", data, data)
+        with pytest.raises(ValueError, match="requires_grad=True"):
+            FiniteSum(frozen, criterion, data, data)
+        with pytest.raises(ValueError, match="reduction='sum'"):
+            FiniteSum(model, torch.nn.MSELoss(reduction="sum"), data, data)
+        with pytest.raises(ValueError, match="class weights"):
+            FiniteSum(model, torch.nn.CrossEntropyLoss(weight=torch.ones(2)), data, data)
+        with pytest.raises(TypeError, match=r"inputs must be real, got torch\.complex64"):
+            FiniteSum(model, criterion, data.to(torch.complex64), data)
+        with pytest.raises(ValueError, match="inputs must hold at least one sample"):
+            FiniteSum(model, criterion, torch.ones(0, 1), data)
+
+
+def test_integer_data_are_converted_to_the_default_dtype():
+    problem = LeastSquares([[1], [2]], [1, 2])
+    assert problem.inputs.dtype == problem.targets.dtype == torch.get_default_dtype()
+    assert_allclose(problem.minimiser, [1])
