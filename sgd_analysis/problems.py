@@ -86,10 +86,9 @@ class FiniteSum:
 class LeastSquares(FiniteSum):
     r"""A finite sum that is quadratic in its weights, so that everything about it is known.
 
-    .. math::
-        F(w) = \frac1N \lVert \Phi w - y \rVert^2
-             = F(\hat w) + \tfrac12 (w - \hat w)^\top H (w - \hat w), \qquad
-        H = \frac2N \Phi^\top \Phi
+    .. math:: F(w) = \frac1N \lVert \Phi w - y \rVert^2, \qquad H = \frac2N \Phi^\top \Phi
+
+    F is the risk and H its Hessian, the same at every w.
 
     The risk is the mean of squares, without a factor one half, as `torch.nn.MSELoss` has it.
     Training uses the dtype of the data; the analysis below is in float64 and comes from one
@@ -222,7 +221,7 @@ class LeastSquares(FiniteSum):
 
     @cached_property
     def largest_stable_step_size(self) -> float:
-        """Two over the largest eigenvalue: above it, gradient descent diverges."""
+        """Two over the largest eigenvalue, the step size above which gradient descent diverges."""
         largest = self.eigenvalues[-1]
         return float(2 / largest) if largest > 0 else float("inf")
 
