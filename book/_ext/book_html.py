@@ -1,0 +1,80 @@
+"""Pages that any reader can use: nothing from the network, roles that screen readers know."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from book_rebuild import executed_notebook
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util.typing import ExtensionMetadata
+
+# (pattern, replacement) in a page's body
+CURES = [
+    # ARIA has deprecated the first role, and the second asks for list items that are not there.
+    (re.compile(r' role="(?:doc-biblioentry|list)"'), ""),
+    # A signature of several lines is no list of definitions.
+    (re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.S), r"\1"),
+    (re.compile(r'<dd>(<em class="sig-param">.*?)</dd>'), r'<span class="sig-parameter">\1</span>'),
+]
+
+
+def add_repository(app: Sphinx, config: Config) -> None:
+    if url := os.environ.get("BOOK_REPOSITORY_URL"):
+        config.html_theme_options |= {
+            "repository_url": url,
+            "use_repository_button": True,
+            "use_issues_button": True,
+        }
+
+
+def drop_thebe(app: Sphinx, config: Config) -> None:
+    """Silence the extension for live code: its script needs the network and fails on every page."""
+    for event, listeners in app.events.listeners.items():
+        app.events.listeners[event] = [
+            listener for listener in listeners if listener.handler.__module__ != "sphinx_thebe"
+        ]
+    styles = app.registry.css_files
+    styles[:] = [style for style in styles if style[0] != "sphinx-thebe.css"]
+
+
+def mend_single_page(app: Sphinx, config: Config) -> None:
+    """Let the one-page book use what is registered for HTML.
+
+    Visitors registered for "singlehtml" by name hide all of those, and some extensions register
+    only their own.
+    """
+    app.registry.translation_handlers.pop("singlehtml", None)
+
+
+def offer_notebook(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Let the download menu give the executed notebook."""
+    notebook = executed_notebook(app, page)
+    if doctree and notebook.exists():
+        context["ipynb_source"] = f"{page}.ipynb"
+        target = Path(app.outdir, "_sources", f"{page}.ipynb")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(notebook, target)
+
+
+def cure_body(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    for pattern, replacement in CURES if "body" in context else ():
+        context["body"] = pattern.sub(replacement, context["body"])
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.connect("config-inited", add_repository)
+    app.connect("config-inited", drop_thebe)
+    app.connect("config-inited", mend_single_page)
+    app.connect("html-page-context", offer_notebook)
+    app.connect("html-page-context", cure_body)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

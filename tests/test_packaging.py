@@ -1,0 +1,251 @@
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import sgd_analysis
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CI = (ROOT / ".ci/run").read_text(encoding="utf-8")
+LOCK = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
+
+TOP_LEVEL = {
+    "LICENSE",
+    "README.md",
+    "_config.yml",
+    "_toc.yml",
+    "book",
+    "pyproject.toml",
+    "requirements.txt",
+    "sgd_analysis",
+    "tests",
+}
+MACHINE = re.compile(r"(?<![\w.$}])/(?:home|root|tmp|opt|mnt|work|Users)/\w")
+INDEX = re.compile(r"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|npmjs[.]org")
+
+
+def readme_commands(root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", ".ci/run", "--commands"],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def locked_lines() -> list[str]:
+    lines = (line.split(" #")[0].strip() for line in LOCK.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def locked() -> dict[str, Version]:
+    """The version that requirements.txt pins, by canonical name."""
+    pins = {}
+    for requirement in map(Requirement, filter(lambda line: line != "-e .", locked_lines())):
+        (specifier,) = requirement.specifier
+        pins[canonicalize_name(requirement.name)] = Version(specifier.version)
+    return pins
+
+
+def tracked() -> list[str]:
+    """The repository's files, those not yet added included; skips outside a git checkout."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not in a git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+# The README's two commands
+
+
+def test_ci_takes_the_two_commands_from_the_readme():
+    build, test = readme_commands().stdout.splitlines()
+    for command in (build, test):
+        assert f"\n```sh\n{command}\n```\n" in README
+        assert command.startswith("python3 -m venv .venv && ")
+        assert " -m pip install -r requirements.txt && " in command
+    assert build.endswith(".venv/bin/jupyter-book build . -W -n --keep-going")
+    assert test.endswith(".venv/bin/python -m pytest")
+
+
+BUILD = "```sh\njupyter-book build . -W -n --keep-going\n```\n"
+TEST = "```sh\npython -m pytest\n```\n"
+
+
+def ci_for(readme: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What .ci/run says about another README."""
+    (folder / ".ci").mkdir()
+    (folder / ".ci/run").write_text(CI, encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8")
+    return readme_commands(folder)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        "",
+        "text\n",
+        "```python\nimport this\n```\n",
+        "~~~\n```sh\nquoted\n~~~\n",
+        "````md\n```sh\nquoted\n```\n````\n",
+    ],
+)
+def test_ci_reads_past_what_is_no_shell_block(between, tmp_path):
+    result = ci_for(f"# Title\n{BUILD}{between}{TEST}", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [block.splitlines()[1] for block in (BUILD, TEST)]
+
+
+@pytest.mark.parametrize(
+    ("readme", "complaint"),
+    [
+        ("no block at all\n", "found 0"),
+        (BUILD, "found 1"),
+        (BUILD + TEST + TEST, "found 3"),
+        (TEST + BUILD, "should build the book strictly"),
+        (BUILD.replace(" -W", "") + TEST, "should build the book strictly"),
+        (BUILD + BUILD, "should run the tests"),
+        (BUILD + TEST.replace("```sh", "```bash"), "at the left margin, as sh"),
+        (BUILD + TEST + "  ```sh\n  make\n  ```\n", "at the left margin, as sh"),
+        (BUILD + TEST + "~~~console\n$ make\n~~~\n", "at the left margin, as sh"),
+        (BUILD.replace("\n```\n", "\nmake\n```\n") + TEST, "this one holds 2"),
+        (BUILD + "```sh\n```\n", "this one holds 0"),
+        (BUILD + TEST.removesuffix("```\n"), "not closed"),
+    ],
+)
+def test_ci_refuses_a_readme_without_exactly_two_commands(readme, complaint, tmp_path):
+    result = ci_for(readme, tmp_path)
+    assert result.returncode != 0
+    assert not result.stdout
+    assert complaint in result.stderr
+
+
+def test_pre_commit_and_github_run_what_ci_runs():
+    hooks = re.findall(r"entry: (.+)", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    steps = re.findall(r'step "[^"]+" "(.venv/bin/[^"]+)"', CI)
+    assert steps == [".venv/bin/ruff check", ".venv/bin/ruff format --check", ".venv/bin/mypy"]
+    assert hooks == steps
+    assert "run: bash .ci/run\n" in (ROOT / ".github/workflows/book.yml").read_text("utf-8")
+
+
+# The locked environment
+
+
+def test_the_lock_pins_exact_versions_and_installs_the_package_editable():
+    lines = locked_lines()
+    assert lines.count("-e .") == 1
+    for line in lines:
+        if line != "-e .":
+            assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), line
+    assert len(locked()) == len(lines) - 1
+
+
+def test_the_lock_names_neither_an_index_nor_a_machine():
+    assert not INDEX.search(LOCK)
+    assert "://" not in LOCK
+    assert "--" not in LOCK  # no option of pip but -e
+
+
+def test_the_lock_meets_every_requirement_of_every_extra():
+    pins = locked()
+    extras = PROJECT["optional-dependencies"].values()
+    for text in [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]:
+        requirement = Requirement(text)
+        if requirement.name == PROJECT["name"]:
+            assert requirement.extras <= PROJECT["optional-dependencies"].keys()
+            continue
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"requirements.txt lacks {text}: compile it again, see README.md"
+        assert requirement.specifier.contains(pins[name], prereleases=True), text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="compiled for Linux")
+def test_the_lock_holds_what_its_packages_need_in_turn():
+    pins = locked()
+    seen = 0
+    for name, pin in pins.items():
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        version = Version(distribution.version)
+        if version.public != pin.public or (name == "torch" and version.local != "cpu"):
+            continue  # not the locked environment; PyTorch with CUDA needs more
+        seen += 1
+        for text in distribution.requires or ():
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                needed_name = canonicalize_name(needed.name)
+                assert needed_name in pins, f"{name} needs {text}"
+                assert needed.specifier.contains(pins[needed_name], prereleases=True), text
+    assert seen
+
+
+def test_the_package_asks_for_lower_bounds_only():
+    for text in PROJECT["dependencies"]:
+        assert [bound.operator for bound in Requirement(text).specifier] == [">="], text
+
+
+# The package
+
+
+def test_the_installed_version_is_the_version_of_the_source():
+    assert metadata.version("sgd-analysis") == sgd_analysis.__version__
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(sgd_analysis.__file__).parent / "py.typed").is_file()
+    assert SETTINGS["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["sgd_analysis"]
+
+
+def test_importing_the_package_draws_nothing_and_warns_of_nothing():
+    code = """
+import sys, sgd_analysis
+print(sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not result.stderr
+    assert "'sgd_analysis'" in result.stdout
+    for heavy in ("matplotlib", "pandas", "sphinx", "IPython", "pytest"):
+        assert f"'{heavy}'" not in result.stdout
+
+
+# The repository
+
+
+def test_the_top_level_holds_nothing_else():
+    names = {name.split("/")[0] for name in tracked()}
+    assert {name for name in names if not name.startswith(".")} == TOP_LEVEL
+
+
+def test_no_file_names_a_machine_or_a_package_index():
+    for name in tracked():
+        text = (ROOT / name).read_bytes().decode("utf-8", errors="replace")
+        for pattern in (MACHINE, INDEX):
+            found = pattern.search(text)
+            assert not found, f"{name}: {found.group()}"
+
+
+def test_the_licence_covers_code_and_text():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["license"] == "BSD-3-Clause"
+    assert PROJECT["license-files"] == ["LICENSE"]
+    for name in ("BSD 3-Clause License", "Creative Commons Attribution 4.0 International"):
+        assert name in text
+    assert "All rights reserved" in text
+    assert "Section 8 -- Interpretation." in text
