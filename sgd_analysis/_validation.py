@@ -19,9 +19,13 @@ def positive_number(name: str, value: float) -> float:
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return float(value)
+    return number
 
 
 def integer_between(
@@ -35,12 +39,9 @@ def integer_between(
         TypeError: if `value` is not an integer.
         ValueError: if it is out of range.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an integer, got {value!r} of type {type(value).__name__}"
-        ) from None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    number = operator.index(value)
     if high is None:
         if number < low:
             raise ValueError(f"{name} must be at least {low}, got {number}")
@@ -65,30 +66,43 @@ def weight_vectors(name: str, value: ArrayLike, n_parameters: int) -> NDArray[np
     return weights
 
 
-def start_vector(value: ArrayLike, n_parameters: int) -> NDArray[np.float64]:
-    """Return a start as float64, or raise unless it is one finite vector of weights.
+def finite_vector(name: str, value: ArrayLike | Tensor, n_parameters: int) -> NDArray[np.float64]:
+    """Return a copy of `value` as float64, or raise unless it is one finite vector of weights.
 
     Raises:
         ValueError: if the shape is another, or a value is not finite.
     """
-    start = np.asarray(value, dtype=np.float64)
-    if start.shape != (n_parameters,):
+    if isinstance(value, Tensor):
+        value = as_array(value)
+    vector = np.array(value, dtype=np.float64)
+    if vector.shape != (n_parameters,):
         raise ValueError(
-            f"start must have shape ({n_parameters},), one weight a parameter, got {start.shape}"
+            f"{name} must have shape ({n_parameters},), one weight a parameter, got {vector.shape}"
         )
-    if not np.isfinite(start).all():
-        raise ValueError(f"start must be finite, got {start}")
-    return start
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} must be finite, got {vector}")
+    return vector
 
 
 def samples(name: str, values: ArrayLike | Tensor) -> Tensor:
-    """Return `values` as a tensor, or raise unless it holds real, finite samples.
+    """Return `values` as a tensor without a graph, or raise unless it holds real, finite samples.
+
+    A tensor keeps its memory; everything else is copied.
 
     Raises:
-        TypeError: if the values are complex.
-        ValueError: if there is no sample, or a value is not finite.
+        TypeError: if the values are no numbers, or complex.
+        ValueError: if there is no sample, a value is not finite, or the rows differ in length.
     """
-    tensor = torch.as_tensor(values)
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+    else:
+        try:
+            array = np.array(values)
+        except ValueError:
+            raise ValueError(f"{name} must have rows of the same length, got ragged ones") from None
+        if array.dtype.kind not in "biufc":
+            raise TypeError(f"{name} must hold numbers, got an array of dtype {array.dtype}")
+        tensor = torch.from_numpy(array)
     if tensor.ndim == 0 or len(tensor) == 0:
         raise ValueError(
             f"{name} must hold at least one sample along its first axis, got shape "
@@ -100,6 +114,18 @@ def samples(name: str, values: ArrayLike | Tensor) -> Tensor:
         n_bad = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} must be finite, got {n_bad} nan or infinite values: remove them")
     return tensor
+
+
+def as_array(tensor: Tensor) -> NDArray[np.floating]:
+    """Return a tensor as a numpy array in its dtype; bfloat16, unknown to numpy, as float32."""
+    plain = tensor.detach().cpu()
+    return np.asarray((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
+
+
+def read_only(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `array` with writing to it switched off: what is cached must stay true."""
+    array.setflags(write=False)
+    return array
 
 
 def mean_criterion(criterion: object) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from sgd_analysis._validation import as_array
 from sgd_analysis.history import History
 from sgd_analysis.problems import LeastSquares
 
@@ -32,7 +33,7 @@ def fit(ax: Axes, problem: LeastSquares, curves: Mapping[str, ArrayLike]) -> Non
         ValueError: if the problem's inputs are not scalars.
     """
     x, order = _sorted_inputs(problem)
-    targets = problem.targets.numpy()[order]
+    targets = as_array(problem.targets)[order]
     ax.plot(x, targets, label="data", solid_capstyle="butt", **BACKDROP)
     for label, weights in curves.items():
         ax.plot(x, problem.features[order] @ np.asarray(weights, dtype=np.float64), label=label)
@@ -54,7 +55,7 @@ def fit_errors(ax: Axes, problem: LeastSquares, curves: Mapping[str, ArrayLike])
     x, order = _sorted_inputs(problem)
     ax.axhline(0, **BACKDROP)
     for label, weights in curves.items():
-        error = problem.features @ np.asarray(weights, dtype=np.float64) - problem.targets.numpy()
+        error = problem.features @ np.asarray(weights, dtype=np.float64) - as_array(problem.targets)
         ax.plot(x, error[order], label=label)
     ax.set(xlabel="input x", ylabel="fit − data")
     ax.legend()
@@ -88,7 +89,8 @@ def risk_contours(
         problem: a least-squares problem.
         weights: the positions of the two weights that vary; the others stay at the minimiser.
         half_widths: how far each of them varies on either side.
-        levels: (n_levels,) the risks whose level lines are drawn, in loss units, ascending.
+        levels: (n_levels,) the risks whose level lines are drawn, in loss units, ascending; all
+            but the first are labelled.
         names: what the two axes are called.
     """
     axes = [
@@ -98,8 +100,10 @@ def risk_contours(
     points = np.tile(problem.minimiser, (241, 241, 1))
     points[..., weights[0]], points[..., weights[1]] = np.meshgrid(*axes)
     risk = problem.empirical_risk(points)
-    lines = ax.contour(*axes, risk, levels=np.asarray(levels), cmap="cividis", linewidths=1.6)
-    ax.clabel(lines, fmt="%g", fontsize=10)
+    levels = np.asarray(levels)
+    lines = ax.contour(*axes, risk, levels=levels, cmap="cividis", linewidths=1.6)
+    if levels.size > 1:  # the innermost line is too short to carry a label
+        ax.clabel(lines, levels=levels[1:], fmt="%g", fontsize=10)
     ax.plot(*problem.minimiser[list(weights)], marker="+", markersize=11, color="#D55E00")
     ax.set(xlabel=names[0], ylabel=names[1])
 
@@ -127,6 +131,6 @@ def _sorted_inputs(problem: LeastSquares) -> tuple[NDArray[np.floating], NDArray
             "problem must have scalar inputs, of shape (n_samples,), got shape "
             f"{tuple(problem.inputs.shape)}"
         )
-    inputs = problem.inputs.numpy()
+    inputs = as_array(problem.inputs)
     order = np.argsort(inputs)
     return inputs[order], order

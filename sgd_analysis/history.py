@@ -1,9 +1,12 @@
 """What was recorded along a run: one row a step, as arrays."""
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+_COLUMNS = {"loss": np.float64, "n_samples": np.int64, "epoch": np.int64, "step_size": np.float64}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,7 +24,8 @@ class History:
         n_epochs: the number of finished epochs.
 
     Raises:
-        ValueError: if the columns differ in length.
+        ValueError: if the columns differ in length, if epochs are left out or go backwards, or if
+            n_epochs is not the number of epochs begun, or one less.
     """
 
     loss: NDArray[np.float64]
@@ -31,11 +35,21 @@ class History:
     n_epochs: int
 
     def __post_init__(self) -> None:
-        lengths = [len(self.loss), len(self.n_samples), len(self.epoch), len(self.step_size)]
-        if len(set(lengths)) > 1:
+        for name, dtype in _COLUMNS.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+        shapes = [getattr(self, name).shape for name in _COLUMNS]
+        if [len(shape) for shape in shapes] != [1, 1, 1, 2] or len({s[0] for s in shapes}) > 1:
             raise ValueError(
-                "loss, n_samples, epoch and step_size must have one row a step each, got "
-                f"{lengths} rows"
+                "loss, n_samples, epoch (n_steps,) and step_size (n_steps, n_groups) must have one "
+                f"row a step each, got shapes {shapes}"
+            )
+        changes = np.diff(self.epoch)
+        if ((changes < 0) | (changes > 1)).any():
+            raise ValueError(f"epoch must stay or grow by one from step to step, got {self.epoch}")
+        if self.n_epochs not in {self._begun, max(self._begun - 1, 0)}:
+            raise ValueError(
+                f"n_epochs must be {self._begun}, the number of epochs begun, or one less if the "
+                f"last was not finished, got {self.n_epochs}"
             )
 
     def __repr__(self) -> str:
@@ -56,16 +70,19 @@ class History:
             A History of that epoch's steps, without copying them.
 
         Raises:
+            TypeError: if the position is not an integer.
             IndexError: if that epoch was not recorded.
         """
-        first, begun = (
-            (self.epoch[0], self.epoch[-1] - self.epoch[0] + 1) if self.n_steps else (0, 0)
-        )
-        if not -begun <= epoch < begun:
-            raise IndexError(f"epoch {epoch} was not recorded: the history holds {begun} epochs")
-        position = epoch % begun
-        low, high = np.searchsorted(self.epoch, [first + position, first + position + 1])
-        steps = slice(low, high)
+        if isinstance(epoch, bool) or not hasattr(epoch, "__index__"):
+            raise TypeError(f"an epoch is selected by its position, an integer, got {epoch!r}")
+        position = operator.index(epoch)
+        if not -self._begun <= position < self._begun:
+            raise IndexError(
+                f"epoch {position} was not recorded: the history holds {self._begun} epochs"
+            )
+        position %= self._begun
+        edges = np.searchsorted(self.epoch, self.epoch[0] + position + np.arange(2))
+        steps = slice(*edges)
         return History(
             loss=self.loss[steps],
             n_samples=self.n_samples[steps],
@@ -77,16 +94,21 @@ class History:
     @property
     def running_loss(self) -> NDArray[np.float64]:
         """(n_epochs,) the size-weighted mean of each finished epoch's batch losses, w moving."""
-        return self._sum_by_epoch(self.loss * self.n_samples) / self._sum_by_epoch(self.n_samples)
+        weighted, n_samples = self._sums_by_epoch(self.loss * self.n_samples, self.n_samples)
+        return weighted / n_samples
 
     @property
     def mean_batch_loss(self) -> NDArray[np.float64]:
         """(n_epochs,) the unweighted mean of each finished epoch's batch losses, w moving."""
-        return self._sum_by_epoch(self.loss) / self._sum_by_epoch(np.ones(self.n_steps))
+        losses, n_batches = self._sums_by_epoch(self.loss, np.ones(self.n_steps))
+        return losses / n_batches
 
-    def _sum_by_epoch(self, values: NDArray[np.number]) -> NDArray[np.float64]:
+    @property
+    def _begun(self) -> int:
+        return int(self.epoch[-1] - self.epoch[0]) + 1 if self.n_steps else 0
+
+    def _sums_by_epoch(self, *columns: NDArray[np.number]) -> list[NDArray[np.float64]]:
         if self.n_epochs == 0:
-            return np.zeros(0)
+            return [np.zeros(0) for _ in columns]
         edges = np.searchsorted(self.epoch, self.epoch[0] + np.arange(self.n_epochs + 1))
-        finished = np.asarray(values[: edges[-1]], dtype=np.float64)
-        return np.add.reduceat(finished, edges[:-1])
+        return [np.add.reduceat(c[: edges[-1]], edges[:-1], dtype=np.float64) for c in columns]

@@ -1,5 +1,6 @@
 """A finite sum of losses, and one whose every answer is known in closed form."""
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from sgd_analysis._validation import mean_criterion, samples, weight_vectors
+from sgd_analysis._validation import (
+    as_array,
+    finite_vector,
+    mean_criterion,
+    positive_number,
+    read_only,
+    samples,
+    weight_vectors,
+)
 
 Criterion: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor]
 _Samples = TypeVar("_Samples", Tensor, NDArray[np.float32])
@@ -74,13 +83,12 @@ class FiniteSum:
     @property
     def n_parameters(self) -> int:
         """The number P of trainable weights, all parameter tensors together."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return sum(parameter.numel() for parameter in trainable(self.model))
 
     @property
     def start(self) -> NDArray[np.floating]:
         """(n_parameters,) the model's present trainable weights, as one vector."""
-        trainable = [p.detach().flatten() for p in self.model.parameters() if p.requires_grad]
-        return np.asarray(torch.cat(trainable).numpy())
+        return flat_weights(trainable(self.model))
 
 
 class LeastSquares(FiniteSum):
@@ -99,12 +107,12 @@ class LeastSquares(FiniteSum):
         targets: (n_samples,) the vector y.
         inputs: (n_samples, ...) what `model` is called with; the features unless given.
         model: a module with one parameter vector w (d,), starting where training starts, for
-            which model(inputs) = Φ w; by default `features @ w`, from w = 0.
+            which model(inputs) = Φ w (this is checked); by default `features @ w`, from w = 0.
         true_weights: (d,) the weights that made the targets, where they are known.
 
     Raises:
         ValueError: as `FiniteSum`, and if features is not a matrix, targets not a vector, or
-            true_weights not of shape (d,).
+            true_weights not of shape (d,), or if model(inputs) is not Φ w.
 
     Example:
         >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
@@ -132,25 +140,26 @@ class LeastSquares(FiniteSum):
             raise ValueError(
                 f"targets must be a vector of shape (n_samples,), got shape {tuple(vector.shape)}"
             )
-        if not (matrix.is_floating_point() and vector.is_floating_point()):
-            matrix, vector = (t.to(torch.get_default_dtype()) for t in (matrix, vector))
+        dtype = next(
+            (t.dtype for t in (matrix, vector) if t.is_floating_point()), torch.get_default_dtype()
+        )
+        set_field = object.__setattr__  # the dataclass is frozen
+        # Copies: what is derived from the data must not change when the caller's arrays do.
+        set_field(self, "features", read_only(matrix.double().numpy().copy()))
+        set_field(self, "_float64_targets", read_only(vector.double().numpy().copy()))
+        matrix, vector = (t if t.is_floating_point() else t.to(dtype) for t in (matrix, vector))
         super().__init__(
             model=_LinearInFeatures(matrix.shape[1], matrix.dtype) if model is None else model,
             criterion=nn.MSELoss(),
             inputs=matrix if inputs is None else samples("inputs", inputs),
             targets=vector,
         )
-        if len(matrix) != self.n_samples or self.n_parameters != matrix.shape[1]:
-            raise ValueError(
-                f"features of shape {tuple(matrix.shape)} do not match {self.n_samples} inputs "
-                f"and a model of {self.n_parameters} weights"
-            )
-        set_field = object.__setattr__
-        set_field(self, "features", matrix.double().numpy())
-        set_field(self, "true_weights", None)
+        if model is not None:
+            self._refuse_another_model()
+        truth = None
         if true_weights is not None:
-            truth = weight_vectors("true_weights", true_weights, matrix.shape[1])
-            set_field(self, "true_weights", truth)
+            truth = read_only(finite_vector("true_weights", true_weights, matrix.shape[1]))
+        set_field(self, "true_weights", truth)
 
     features: NDArray[np.float64]
     """(n_samples, d) the matrix Φ in float64."""
@@ -158,10 +167,12 @@ class LeastSquares(FiniteSum):
     true_weights: NDArray[np.float64] | None
     """(d,) the weights that made the targets, or None where they are not known."""
 
+    _float64_targets: NDArray[np.float64]
+
     @cached_property
     def hessian(self) -> NDArray[np.float64]:
         """(d, d) the Hessian H of the risk, the same at every w."""
-        return np.asarray(2 / self.n_samples * self.features.T @ self.features)
+        return read_only(2 / self.n_samples * self.features.T @ self.features)
 
     def batch_hessians(self, batches: Iterable[ArrayLike]) -> NDArray[np.float64]:
         """Return the Hessian of each batch's own mean loss.
@@ -221,7 +232,10 @@ class LeastSquares(FiniteSum):
 
     @cached_property
     def largest_stable_step_size(self) -> float:
-        """Two over the largest eigenvalue, the step size above which gradient descent diverges."""
+        """Two over the largest eigenvalue: gradient descent converges from every start below it.
+
+        Above it, gradient descent diverges from almost every start.
+        """
         largest = self.eigenvalues[-1]
         return float(2 / largest) if largest > 0 else float("inf")
 
@@ -261,9 +275,31 @@ class LeastSquares(FiniteSum):
         weights = weight_vectors("w", w, self.n_parameters)
         return np.asarray((weights - self.minimiser) @ self.eigenvectors)
 
-    @cached_property
-    def _float64_targets(self) -> NDArray[np.float64]:
-        return np.asarray(self.targets.double().numpy())
+    def _refuse_another_model(self) -> None:
+        n_samples, d = self.features.shape
+        if n_samples != self.n_samples or d != self.n_parameters:
+            raise ValueError(
+                f"features of shape {self.features.shape} do not match {self.n_samples} inputs "
+                f"and a model of {self.n_parameters} weights"
+            )
+        model = copy.deepcopy(self.model)
+        parameter, *others = trainable(model)
+        if others:
+            raise ValueError("model must have one parameter tensor, the vector w of d weights")
+        for w in (as_array(parameter.flatten()).astype(np.float64), np.linspace(1, 2, d)):
+            with torch.no_grad():
+                parameter.copy_(torch.from_numpy(w).view_as(parameter))
+                predictions = as_array(model(self.inputs))
+            expected = self.features @ w
+            scale = np.abs(self.features) @ np.abs(w)
+            # A few roundings of each product and sum, in the model's own precision.
+            slack = 8 * d * float(torch.finfo(parameter.dtype).eps) * scale.max(initial=1)
+            if predictions.shape != expected.shape or np.abs(predictions - expected).max() > slack:
+                raise ValueError(
+                    "model(inputs) must be features @ w, of shape "
+                    f"{expected.shape}; for w = {w} it has shape {predictions.shape} and other "
+                    "values"
+                )
 
     @cached_property
     def _spectrum(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -274,40 +310,81 @@ class LeastSquares(FiniteSum):
         matrix = np.pad(self.features, ((0, padding), (0, 0)))
         targets = np.pad(self._float64_targets, (0, padding))
         left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+        with np.errstate(over="ignore"):
+            if not np.isfinite(singular**2).all():
+                raise ValueError(
+                    "features must be small enough for their squares to be finite, got values up "
+                    f"to {np.abs(self.features).max():g}: rescale them"
+                )
         tolerance = singular[0] * max(n_samples, d) * np.finfo(np.float64).eps
         kept = singular > tolerance
         projections = np.divide(left.T @ targets, singular, out=np.zeros(d), where=kept)
         eigenvalues = np.where(kept, 2 / n_samples * singular**2, 0.0)[::-1]
         largest = np.argmax(np.abs(right), axis=1)
         signs = np.where(right[np.arange(d), largest] < 0, -1.0, 1.0)
-        return eigenvalues, (signs[:, None] * right)[::-1].T, projections @ right
+        eigenvectors = (signs[:, None] * right)[::-1].T
+        return read_only(eigenvalues), read_only(eigenvectors), read_only(projections @ right)
 
 
-def quadratic_fit() -> LeastSquares:
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that training changes, in the order of the flat weight vector.
+
+    Args:
+        model: any module.
+
+    Returns:
+        Those of its parameters that require a gradient.
+    """
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def flat_weights(parameters: list[nn.Parameter]) -> NDArray[np.floating]:
+    """Return a copy of some parameters as one vector.
+
+    Args:
+        parameters: at least one parameter, of any shape.
+
+    Returns:
+        (n_parameters,) their weights, one after the other, in their dtype.
+    """
+    return as_array(torch.cat([p.detach().flatten() for p in parameters]))
+
+
+def quadratic_fit(unit: float = 1.0) -> LeastSquares:
     """Return the source notebook's problem: a parabola through 2000 points without noise.
 
     The model is f(x) = m₁x² + m₂x + m₃ with w = (m₁, m₂, m₃), starting from w = 0; the inputs are
     the float32 values of `numpy.arange(-10, 10, 0.01, dtype="f")`, the true weights
     (0.3, −1.7, 2.5), and the targets f(x) in float32.
 
+    Args:
+        unit: what the inputs are measured in. With another unit than 1 the inputs are x / unit
+            and the true weights change with them; the targets and the possible fits stay.
+
     Returns:
         A `LeastSquares` with `inputs` (2000,), `features` (2000, 3) = (x², x, 1) and
         `true_weights` (3,).
+
+    Raises:
+        TypeError: if unit is not a number.
+        ValueError: if unit is not positive and finite.
 
     Example:
         >>> problem = quadratic_fit()
         >>> problem.n_samples, float(problem.targets[0])
         (2000, 49.5)
     """
-    inputs = np.arange(-10, 10, 0.01, dtype=np.float32)
+    unit = positive_number("unit", unit)
+    grid = np.arange(-10, 10, 0.01, dtype=np.float32)
     truth = (0.3, -1.7, 2.5)
+    inputs = grid / np.float32(unit)
     exact = inputs.astype(np.float64)
     return LeastSquares(
         features=np.stack([exact**2, exact, np.ones_like(exact)], axis=1),
-        targets=_parabola(truth, inputs),
+        targets=_parabola(truth, grid),
         inputs=inputs,
         model=_Parabola(),
-        true_weights=truth,
+        true_weights=np.array(truth) * [unit**2, unit, 1],
     )
 
 
@@ -322,8 +399,9 @@ class _Parabola(nn.Module):
 
 def _parabola(w: Any, x: _Samples) -> _Samples:
     # The order of these products is the one that gives the targets the source notebook prints,
-    # digit for digit; w[0] * x**2 differs in the last bit of some of them.
-    value: _Samples = w[0] * x * x + w[1] * x + w[2]
+    # digit for digit; m1 * x**2 differs in the last bit of some of them.
+    m1, m2, m3 = w
+    value: _Samples = m1 * x * x + m2 * x + m3
     return value
 
 

@@ -14,6 +14,7 @@ class StoppingRule:
     Args:
         name: the reason given when the rule holds.
         holds: a function of the finished epoch's `History`.
+        otherwise: the rule to ask when this one does not hold; `|` fills it in.
 
     Example:
         >>> running_loss_below(0.1) | last_batch_loss_below(1e-3)
@@ -31,8 +32,11 @@ class StoppingRule:
             epoch: the history of the epoch that has just finished.
 
         Returns:
-            The name of the first of the joined rules that holds, or None.
+            The name of the first of the joined rules that holds, or None; None, too, for an
+            epoch that was begun and not finished.
         """
+        if epoch.n_epochs == 0:
+            return None
         if self.holds(epoch):
             return self.name
         return self.otherwise.reason(epoch) if self.otherwise else None
@@ -62,12 +66,10 @@ def running_loss_below(epsilon: float) -> StoppingRule:
         A rule for `train(stop=...)`.
 
     Raises:
+        TypeError: if epsilon is not a number.
         ValueError: if epsilon is not positive and finite.
     """
-    threshold = positive_number("epsilon", epsilon)
-    return StoppingRule(
-        f"running_loss_below({epsilon:g})", lambda epoch: epoch.running_loss[-1] < threshold
-    )
+    return _below("running_loss_below", epsilon, lambda epoch: epoch.running_loss[-1])
 
 
 def mean_batch_loss_below(epsilon: float) -> StoppingRule:
@@ -80,12 +82,10 @@ def mean_batch_loss_below(epsilon: float) -> StoppingRule:
         A rule for `train(stop=...)`.
 
     Raises:
+        TypeError: if epsilon is not a number.
         ValueError: if epsilon is not positive and finite.
     """
-    threshold = positive_number("epsilon", epsilon)
-    return StoppingRule(
-        f"mean_batch_loss_below({epsilon:g})", lambda epoch: epoch.mean_batch_loss[-1] < threshold
-    )
+    return _below("mean_batch_loss_below", epsilon, lambda epoch: epoch.mean_batch_loss[-1])
 
 
 def last_batch_loss_below(epsilon: float) -> StoppingRule:
@@ -98,9 +98,12 @@ def last_batch_loss_below(epsilon: float) -> StoppingRule:
         A rule for `train(stop=...)`.
 
     Raises:
+        TypeError: if epsilon is not a number.
         ValueError: if epsilon is not positive and finite.
     """
+    return _below("last_batch_loss_below", epsilon, lambda epoch: epoch.loss[-1])
+
+
+def _below(name: str, epsilon: float, value: Callable[[History], float]) -> StoppingRule:
     threshold = positive_number("epsilon", epsilon)
-    return StoppingRule(
-        f"last_batch_loss_below({epsilon:g})", lambda epoch: bool(epoch.loss[-1] < threshold)
-    )
+    return StoppingRule(f"{name}({threshold:.12g})", lambda epoch: bool(value(epoch) < threshold))

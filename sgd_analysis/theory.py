@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgd_analysis._validation import integer_between, positive_number, start_vector
+from sgd_analysis._validation import finite_vector, integer_between, positive_number
 from sgd_analysis.problems import LeastSquares
 
 
@@ -103,15 +103,23 @@ class _RiskCurve:
                 f"{type(problem).__name__}"
             )
         eta = positive_number("step_size", step_size)
-        first = problem.start if start is None else start_vector(start, problem.n_parameters)
-        coordinates = (first - problem.minimiser) @ problem.eigenvectors
-        amplitudes = 0.5 * problem.eigenvalues * coordinates**2
-        present = amplitudes > 0
-        x = eta * problem.eigenvalues[present]
+        first = (
+            problem.start if start is None else finite_vector("start", start, problem.n_parameters)
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            coordinates = (first - problem.minimiser) @ problem.eigenvectors
+            amplitudes = 0.5 * problem.eigenvalues * coordinates**2
+            present = amplitudes > 0
+            x = eta * problem.eigenvalues[present]
+            self._changes = x * (x - 2)  # (1 - x)^2 - 1: the sign of each term's change a step
+        if not (np.isfinite(amplitudes).all() and np.isfinite(self._changes).all()):
+            raise ValueError(
+                "start and step_size must be small enough for the first risks to be finite, got a "
+                f"start up to {np.abs(first).max():g} and a step size of {eta:g}"
+            )
         # log((1 - x)^2), exact to rounding where x is small, which is where k is large.
         with np.errstate(divide="ignore"):
             self._rates = 2 * np.where(x < 1, np.log1p(-np.minimum(x, 1)), np.log(np.abs(x - 1)))
-        self._changes = x * (x - 2)  # (1 - x)^2 - 1: the sign of each term's change a step
         self._amplitudes = amplitudes[present]
         self.grows = bool((self._changes > 0).any())
         self.limit = problem.least_risk + float(self._amplitudes[self._changes == 0].sum())
@@ -131,9 +139,15 @@ class _RiskCurve:
 
 
 def _first_integer(holds: Callable[[int], bool]) -> int:
-    """Return the first k >= 0 for which `holds`, which must stay true once it is."""
+    """Return the first k >= 0 for which `holds`, which must stay true once it is.
+
+    Raises:
+        ValueError: if there is none up to 2**1000, where k no longer fits a float.
+    """
     low, high = -1, 0
     while not holds(high):
+        if high > 2**1000:
+            raise ValueError("step_size must be larger: more than 2**1000 steps would be needed")
         low, high = high, 2 * high + 1
     while high - low > 1:
         middle = (low + high) // 2

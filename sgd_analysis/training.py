@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,19 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
-from sgd_analysis._validation import integer_between, positive_number, start_vector
+from sgd_analysis._validation import finite_vector, integer_between, positive_number
 from sgd_analysis.history import History
-from sgd_analysis.orders import ORDERS, Order
-from sgd_analysis.problems import FiniteSum
+from sgd_analysis.orders import Order, checked_epochs, known_order
+from sgd_analysis.problems import FiniteSum, flat_weights, trainable
 from sgd_analysis.stopping import StoppingRule
 
 StepSize: TypeAlias = float | Callable[[int], float]
-Optimizer: TypeAlias = (
-    str | Callable[..., torch.optim.Optimizer] | functools.partial[torch.optim.Optimizer]
-)
+Optimizer: TypeAlias = str | Callable[..., torch.optim.Optimizer]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,7 +32,8 @@ class Run:
 
     Args:
         converged: whether a stopping rule ended the run.
-        reason: the rule that held, "max_epochs", or "diverged" (a loss that is not finite).
+        reason: the rule that held, "max_epochs", or "diverged" (a loss or a weight that is not
+            finite).
         checkpoints: (epochs + 1, n_parameters) the weights at the start and after each epoch, in
             the parameters' dtype.
         history: every batch's loss, before its own update.
@@ -55,12 +54,12 @@ class Run:
     @property
     def steps(self) -> int:
         """The number of updates made; a loss that is not finite leads to none."""
-        return self.history.n_steps - (self.reason == "diverged")
+        return int(np.isfinite(self.history.loss).sum())
 
     @property
     def weights(self) -> NDArray[np.floating]:
         """(n_parameters,) the weights at the end, as one vector."""
-        return _weights(_trainable(self.model))
+        return flat_weights(trainable(self.model))
 
     def __repr__(self) -> str:
         return f"Run({self.reason!r} after {self.epochs} epochs, {self.steps} steps)"
@@ -100,19 +99,23 @@ def train(
             function of your own with their signature.
         stop: a stopping rule, or several joined with `|`.
         start: (n_parameters,) the weights to start from; the model's own unless given.
-        seed: of everything random in the run; the caller's random state is left as it was.
+        seed: of everything random in the run, an integer >= 0; the caller's random state is left
+            as it was.
         progress: show a bar with the running loss (never when the variable CI is set).
 
     Returns:
         The finished `Run`. A step size past the stable limit does not raise: the run ends with
-        reason "diverged" at the first loss that is not finite, with all that was recorded so far
-        and that loss in its last row.
+        reason "diverged" at the first loss or weight that is not finite, with all that was
+        recorded so far, that loss in its last row.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
         ValueError: if step_size is not positive and finite, batch_size is not between 1 and
-            n_samples, max_epochs is below 1, an optimizer or order is not known by that name,
-            start has the wrong shape or is not finite, or the loss is not a scalar.
+            n_samples, max_epochs is below 1, an optimizer or order is not known by that name, an
+            order does not yield indices of samples, start has the wrong shape or is not finite,
+            or the criterion does not give one differentiable loss for predictions of the targets'
+            shape. Whatever ends a run by an exception, an interrupt included, finds what was
+            recorded in the exception's attribute `run`.
 
     Example:
         >>> from sgd_analysis import LeastSquares, running_loss_below
@@ -121,53 +124,58 @@ def train(
         Run('running_loss_below(1e-06)' after 46 epochs, 46 steps)
     """
     _check_kinds(problem, optimizer, stop)
-    max_epochs = integer_between("max_epochs", max_epochs, 1)
+    max_epochs = min(integer_between("max_epochs", max_epochs, 1), sys.maxsize)
+    seed = integer_between("seed", seed, 0, 2**63 - 1)
     if batch_size is not None:
         batch_size = integer_between(
             "batch_size", batch_size, 1, problem.n_samples, meaning="the number of samples"
         )
-    visit = _known_order(order)
+    visit = known_order(order)
     step_size_at = step_size if callable(step_size) else _constant(step_size)
     model = copy.deepcopy(problem.model)
-    parameters = _trainable(model)
+    parameters = trainable(model)
     if start is not None:
-        first = torch.as_tensor(start_vector(start, problem.n_parameters))
-        with torch.no_grad():
-            vector_to_parameters(first.to(parameters[0]), parameters)
-    update = _update(optimizer, parameters, step_size_at(0))
+        _load(parameters, finite_vector("start", start, problem.n_parameters))
+    update = _update(optimizer, parameters)
     rows = _Rows()
-    checkpoints = [_weights(parameters)]
-    held: str | None = None
-    with torch.random.fork_rng(devices=[]), _progress_bar(progress, max_epochs) as bar:
-        torch.default_generator.manual_seed(seed)
-        for batches in itertools.islice(_epochs(problem, batch_size, visit), max_epochs):
-            for inputs, targets in batches:
-                eta = positive_number("step_size", step_size_at(rows.n_steps))
-                loss = _mean_loss(problem, model, inputs, targets)
-                rows.append(loss.item(), len(inputs), eta)
-                if rows.diverged:
-                    break
-                for parameter in parameters:
-                    parameter.grad = None
-                loss.backward()
-                update(eta)
-            if rows.diverged:
-                break
-            checkpoints.append(_weights(parameters))
-            epoch = rows.end_epoch()
-            if not bar.disable:
-                bar.set_postfix_str(f"running loss {epoch.running_loss[0]:.6g}", refresh=False)
-                bar.update()
-            held = stop.reason(epoch) if stop else None
-            if held:
-                break
-    return Run(
-        converged=held is not None,
-        reason=held or ("diverged" if rows.diverged else "max_epochs"),
-        checkpoints=np.stack(checkpoints),
-        history=rows.history(),
-        model=model,
-    )
+    checkpoints = [flat_weights(parameters)]
+
+    def run(reason: str, *, converged: bool = False) -> Run:
+        return Run(converged, reason, np.stack(checkpoints), rows.history(), model)
+
+    try:
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.enable_grad(),
+            _progress_bar(progress, max_epochs) as bar,
+        ):
+            torch.default_generator.manual_seed(seed)
+            for batches in itertools.islice(_epochs(problem, batch_size, visit), max_epochs):
+                for inputs, targets in batches:
+                    eta = positive_number("step_size", step_size_at(rows.n_steps))
+                    loss = _mean_loss(problem, model, inputs, targets)
+                    rows.append(loss.item(), len(inputs), eta)
+                    if not math.isfinite(rows.loss[-1]):
+                        return run("diverged")
+                    for parameter in parameters:
+                        parameter.grad = None
+                    loss.backward()
+                    update(eta)
+                checkpoints.append(flat_weights(parameters))
+                epoch = rows.end_epoch()
+                if not np.isfinite(checkpoints[-1]).all():
+                    return run("diverged")
+                if not bar.disable:
+                    bar.set_postfix_str(f"running loss {epoch.running_loss[0]:.6g}", refresh=False)
+                    bar.update()
+                reason = stop.reason(epoch) if stop else None
+                if reason is not None:
+                    return run(reason, converged=True)
+    except BaseException as error:
+        error.run = run(type(error).__name__)  # type: ignore[attr-defined]
+        error.add_note(f"What was recorded, {rows.n_steps} steps, is this exception's `run`.")
+        raise
+    return run("max_epochs")
 
 
 class _Rows:
@@ -182,10 +190,6 @@ class _Rows:
     @property
     def n_steps(self) -> int:
         return len(self.loss)
-
-    @property
-    def diverged(self) -> bool:
-        return not math.isfinite(self.loss[-1])
 
     def append(self, loss: float, n_samples: int, step_size: float) -> None:
         self.loss.append(loss)
@@ -214,7 +218,7 @@ def _epochs(
     if batch_size is None:
         yield from itertools.repeat([(problem.inputs, problem.targets)])
         return
-    for indices in visit(problem.n_samples, torch.default_generator):
+    for indices in checked_epochs(visit, problem.n_samples, torch.default_generator):
         # Gathering once and splitting costs far less than indexing batch by batch.
         yield zip(
             problem.inputs[indices].split(batch_size),
@@ -224,18 +228,28 @@ def _epochs(
 
 
 def _mean_loss(problem: FiniteSum, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    loss = problem.criterion(model(inputs), targets)
-    if loss.ndim:
+    predictions = model(inputs)
+    # Tensors of shapes (n, 1) and (n,) would broadcast to (n, n), most often without a warning.
+    if targets.is_floating_point() and predictions.shape != targets.shape:
         raise ValueError(
-            "criterion must return a scalar, the mean over the batch, got shape "
-            f"{tuple(loss.shape)}"
+            "predictions and targets must have the same shape, got "
+            f"{tuple(predictions.shape)} and {tuple(targets.shape)}: reshape one of them"
+        )
+    loss = problem.criterion(predictions, targets)
+    if not isinstance(loss, Tensor) or loss.ndim:
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
+        raise ValueError(
+            f"criterion must return a scalar tensor, the mean over the batch, got {given}"
+        )
+    if not loss.requires_grad:
+        raise ValueError(
+            "criterion must return a loss that depends on the weights, got one without a gradient: "
+            "remove .detach(), .item() or torch.no_grad() on its way"
         )
     return loss
 
 
-def _update(
-    optimizer: Optimizer, parameters: list[nn.Parameter], step_size: float
-) -> Callable[[float], None]:
+def _update(optimizer: Optimizer, parameters: list[nn.Parameter]) -> Callable[[float], None]:
     if isinstance(optimizer, str):
 
         def by_hand(eta: float) -> None:
@@ -246,7 +260,7 @@ def _update(
 
         return by_hand
 
-    instance: torch.optim.Optimizer = optimizer(parameters, lr=step_size)
+    instance = optimizer(parameters, lr=1.0)  # its step size is set before each step
 
     def through_optimizer(eta: float) -> None:
         for group in instance.param_groups:
@@ -254,6 +268,13 @@ def _update(
         instance.step()
 
     return through_optimizer
+
+
+def _load(parameters: list[nn.Parameter], weights: NDArray[np.float64]) -> None:
+    parts = torch.from_numpy(weights).split([parameter.numel() for parameter in parameters])
+    with torch.no_grad():
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
 
 
 def _progress_bar(progress: bool, total: int) -> tqdm:
@@ -265,17 +286,6 @@ def _progress_bar(progress: bool, total: int) -> tqdm:
 def _constant(step_size: float) -> Callable[[int], float]:
     value = positive_number("step_size", step_size)
     return lambda step: value
-
-
-def _known_order(order: str | Order) -> Order:
-    if callable(order):
-        return order
-    expected = f"order must be one of {sorted(ORDERS)}, or a function with their signature"
-    if not isinstance(order, str):
-        raise TypeError(f"{expected}, got {order!r}")
-    if order not in ORDERS:
-        raise ValueError(f"{expected}, got {order!r}")
-    return ORDERS[order]
 
 
 def _check_kinds(problem: object, optimizer: object, stop: object) -> None:
@@ -296,15 +306,12 @@ def _check_kinds(problem: object, optimizer: object, stop: object) -> None:
                 'optimizer must be "sgd", a class from torch.optim or a functools.partial of '
                 f"one (train makes its own copy of the model), got {optimizer!r}"
             )
+        if issubclass(cls, torch.optim.LBFGS):
+            raise TypeError(
+                "optimizer must make one update from one gradient, got LBFGS, which evaluates the "
+                "loss several times a step"
+            )
     if stop is not None and not isinstance(stop, StoppingRule):
         raise TypeError(
             f"stop must be a stopping rule such as running_loss_below(0.1), got {stop!r}"
         )
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _weights(parameters: list[nn.Parameter]) -> NDArray[np.floating]:
-    return np.asarray(parameters_to_vector(parameters).detach().numpy().copy())

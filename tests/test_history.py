@@ -56,8 +56,26 @@ def test_an_empty_history_has_no_epoch():
 
 
 def test_columns_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"one row a step each, got \[2, 3, 2, 2\] rows"):
+    with pytest.raises(ValueError, match=r"one row a step each, got shapes \[\(2,\), \(3,\), "):
         History(np.zeros(2), np.zeros(3, int), np.zeros(2, int), np.zeros((2, 1)), 1)
+
+
+@pytest.mark.parametrize("epoch", [[0, 0, 2], [1, 0, 1]])
+def test_epochs_that_are_left_out_or_go_backwards_are_refused(epoch):
+    with pytest.raises(ValueError, match="epoch must stay or grow by one from step to step"):
+        History([1, 2, 3], [1, 1, 1], epoch, np.ones((3, 1)), 2)
+
+
+@pytest.mark.parametrize("n_epochs", [0, 3])
+def test_a_number_of_epochs_that_the_steps_do_not_hold_is_refused(n_epochs):
+    with pytest.raises(ValueError, match=f"n_epochs must be 2.*got {n_epochs}"):
+        History([1, 2, 3], [1, 1, 1], [0, 0, 1], np.ones((3, 1)), n_epochs)
+
+
+@pytest.mark.parametrize("position", [1.0, "a", True, slice(0, 2)])
+def test_a_position_that_is_not_an_integer_is_refused(history, position):
+    with pytest.raises(TypeError, match="selected by its position, an integer, got"):
+        history[position]
 
 
 def test_the_repr_says_how_much_was_recorded(history):

@@ -52,10 +52,9 @@ def test_the_minimiser_is_the_least_norm_solution(problem):
     assert_allclose(problem.full_gradient(problem.minimiser), 0, atol=1e-12)
 
 
-@given(least_squares(rank_deficient=True))
+@given(least_squares(min_weights=2, rank_deficient=True))
 def test_dependent_features_have_a_zero_eigenvalue_that_the_condition_number_leaves_out(problem):
-    if problem.n_parameters > 1:
-        assert problem.eigenvalues[0] == 0
+    assert problem.eigenvalues[0] == 0
     assert np.isfinite(problem.condition_number)
     assert problem.condition_number >= 1
 
@@ -144,13 +143,37 @@ class TestRefusals:
             LeastSquares(features, targets)
 
     def test_true_weights_of_another_length(self):
-        with pytest.raises(ValueError, match=r"true_weights must have shape \(\.\.\., 2\)"):
+        with pytest.raises(ValueError, match=r"true_weights must have shape \(2,\).*got \(3,\)"):
             LeastSquares(np.ones((3, 2)), np.ones(3), true_weights=[1, 2, 3])
 
     def test_features_that_do_not_match_the_model(self):
+        model = torch.nn.Linear(4, 1, bias=False)
         with pytest.raises(ValueError, match="do not match 3 inputs and a model of 4 weights"):
-            model = torch.nn.Linear(4, 1, bias=False)
             LeastSquares(np.ones((3, 2)), np.ones(3), model=model)
+        with pytest.raises(ValueError, match="one parameter tensor"):
+            LeastSquares(np.ones((3, 5)), np.ones(3), model=torch.nn.Linear(4, 1))
+
+    def test_a_model_that_is_not_features_times_weights(self):
+        x = np.ones((3, 2), "f")
+        columns = torch.nn.Linear(2, 1, bias=False)  # predictions of shape (3, 1)
+        with pytest.raises(ValueError, match=r"model\(inputs\) must be features @ w, of shape"):
+            LeastSquares(x, np.ones(3), model=columns)
+        flat = torch.nn.Sequential(columns, torch.nn.Flatten(0))
+        assert LeastSquares(x, np.ones(3, "f"), model=flat).n_parameters == 2
+        with pytest.raises(ValueError, match="and other values"):
+            LeastSquares(2 * x, np.ones(3), model=flat, inputs=x)
+
+    def test_data_that_are_not_numbers(self):
+        with pytest.raises(TypeError, match="features must hold numbers, got an array of dtype"):
+            LeastSquares([["a"]], [1])
+        with pytest.raises(TypeError, match="targets must hold numbers, got an array of dtype obj"):
+            LeastSquares([[1.0]], None)
+        with pytest.raises(ValueError, match="features must have rows of the same length"):
+            LeastSquares([[1.0], [1.0, 2.0]], [1, 2])
+
+    def test_features_whose_squares_overflow(self):
+        with pytest.raises(ValueError, match=r"features must be small enough.*1e\+200"):
+            LeastSquares([[1e200]], [1.0]).eigenvalues  # noqa: B018  # a property that computes
 
     @pytest.mark.parametrize("method", ["empirical_risk", "full_gradient"])
     def test_weights_of_another_length(self, method):
@@ -189,7 +212,55 @@ class TestRefusals:
             FiniteSum(model, criterion, torch.ones(0, 1), data)
 
 
-def test_integer_data_are_converted_to_the_default_dtype():
-    problem = LeastSquares([[1], [2]], [1, 2])
+def test_integer_data_are_converted_to_the_default_dtype_for_training_alone():
+    large = 2**24 + 1  # the first integer that float32 does not hold
+    problem = LeastSquares([[large], [1]], [1, 2])
     assert problem.inputs.dtype == problem.targets.dtype == torch.get_default_dtype()
+    assert problem.features[0, 0] == large
+
+
+def test_integers_beside_float64_data_do_not_cost_them_their_precision():
+    problem = LeastSquares(np.full((2, 1), 1e9 + 1), [1, 2])
+    assert problem.inputs.dtype == problem.targets.dtype == torch.float64
+    assert problem.features[0, 0] == 1e9 + 1
+
+
+def test_bfloat16_models_and_data_come_out_as_float32():
+    inputs = torch.ones(3, 2, dtype=torch.bfloat16)
+    problem = LeastSquares(inputs, inputs[:, 0])
+    assert problem.start.dtype == np.float32
+    assert_allclose(problem.minimiser, [0.5, 0.5])
+
+
+def test_targets_that_carry_a_graph_are_detached():
+    network = torch.nn.Linear(2, 1)
+    inputs = torch.ones(3, 2, requires_grad=True)
+    problem = LeastSquares(inputs, network(inputs)[:, 0])
+    assert not problem.inputs.requires_grad
+    assert not problem.targets.requires_grad
+
+
+def test_changing_the_callers_arrays_does_not_change_the_problem():
+    features, targets = np.array([[1.0], [2.0]]), np.array([1.0, 2.0])
+    problem = LeastSquares(features, targets)
+    features[:], targets[:] = 7, 7
     assert_allclose(problem.minimiser, [1])
+    assert_array_equal(problem.inputs.numpy(), [[1], [2]])
+
+
+@pytest.mark.parametrize(
+    "name", ["features", "hessian", "eigenvalues", "eigenvectors", "minimiser", "true_weights"]
+)
+def test_what_is_cached_cannot_be_overwritten(name):
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(quadratic_fit(), name)[...] = 0
+
+
+def test_another_unit_changes_the_weights_and_not_the_fits():
+    problem, rescaled = quadratic_fit(), quadratic_fit(unit=5)
+    assert_allclose(rescaled.inputs * 5, problem.inputs, rtol=1e-6)
+    assert_array_equal(rescaled.targets, problem.targets)
+    assert_allclose(rescaled.true_weights, [0.3 * 25, -1.7 * 5, 2.5])
+    assert_allclose(rescaled.minimiser, rescaled.true_weights, atol=1e-5)
+    with pytest.raises(ValueError, match="unit must be positive and finite, got 0"):
+        quadratic_fit(unit=0)

@@ -31,6 +31,11 @@ def test_a_loss_that_is_not_a_number_fires_no_rule():
     assert [rule(1e9).reason(broken) for rule in RULES] == [None] * 3
 
 
+def test_an_unfinished_epoch_fires_no_rule():
+    unfinished = History(EPOCH.loss, EPOCH.n_samples, EPOCH.epoch, EPOCH.step_size, 0)
+    assert [rule(1e9).reason(unfinished) for rule in RULES] == [None] * 3
+
+
 def test_joined_rules_give_the_reason_of_the_first_that_holds():
     rules = running_loss_below(0.1) | mean_batch_loss_below(2.5) | last_batch_loss_below(2)
     assert rules.reason(EPOCH) == "mean_batch_loss_below(2.5)"

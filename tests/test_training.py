@@ -1,5 +1,8 @@
 import copy
 import functools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -197,6 +200,93 @@ def test_parameters_that_take_no_part_in_the_loss_are_left_alone():
     assert not np.array_equal(run.weights[:2], problem.start[:2])
 
 
+@pytest.mark.parametrize("source", ["an array", "the minimiser", "a checkpoint"])
+def test_training_in_float64_does_not_write_to_the_start_it_was_given(source):
+    problem = LeastSquares(np.eye(3), np.ones(3))
+    before = train(problem, step_size=0.1, max_epochs=3)
+    given = {
+        "an array": np.full(3, 2.0),
+        "the minimiser": problem.minimiser,
+        "a checkpoint": before.checkpoints[1],
+    }[source]
+    copy_of_start = given.copy()
+    run = train(problem, step_size=0.1, max_epochs=3, start=given)
+    assert_array_equal(given, copy_of_start)
+    assert_array_equal(run.checkpoints[0], copy_of_start)
+
+
+def test_parameters_of_several_dtypes_keep_them():
+    class Mixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.in_single = torch.nn.Parameter(torch.zeros(1))
+            self.in_double = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+        def forward(self, inputs):
+            return inputs * self.in_single * self.in_double
+
+    problem = FiniteSum(Mixed(), torch.nn.MSELoss(), torch.ones(2), torch.ones(2).double())
+    run = train(problem, step_size=0.1, max_epochs=1, start=[1.0, 0.5])
+    assert [p.dtype for p in run.model.parameters()] == [torch.float32, torch.float64]
+
+
+def test_training_works_inside_no_grad():
+    with torch.no_grad():
+        run = train(quadratic_fit(), step_size=STEP_SIZE, max_epochs=2)
+    assert run.history.loss[1] < run.history.loss[0]
+
+
+def test_an_order_of_ones_own_decides_what_each_batch_holds():
+    def backwards(n_samples, generator):
+        while True:
+            yield torch.arange(n_samples - 1, -1, -1)
+
+    problem = LeastSquares(np.ones((4, 1)), [1.0, 2.0, 3.0, 4.0])
+    run = train(problem, step_size=1e-12, batch_size=2, max_epochs=1, order=backwards)
+    assert_allclose(run.history.loss, [(16 + 9) / 2, (4 + 1) / 2])
+
+
+class TestWhatWasRecordedIsKept:
+    """Whatever ends a run by an exception finds its first five steps in the exception."""
+
+    def check(self, error):
+        assert error.value.run.history.n_steps == 5
+        assert error.value.run.history.n_epochs == 2
+        assert len(error.value.run.checkpoints) == 3
+        assert any("5 steps" in note for note in error.value.__notes__)
+
+    def test_after_an_interrupt(self):
+        calls = iter(range(100))
+
+        def interrupted(predictions, targets):
+            if next(calls) == 5:
+                raise KeyboardInterrupt
+            return mean_of_squares(predictions, targets)
+
+        p = quadratic_fit()
+        problem = FiniteSum(p.model, interrupted, p.inputs, p.targets)
+        with pytest.raises(KeyboardInterrupt) as error:
+            train(problem, step_size=STEP_SIZE, batch_size=1000, max_epochs=50)
+        self.check(error)
+        assert error.value.run.reason == "KeyboardInterrupt"
+
+    def test_after_a_step_size_that_is_not_a_number(self):
+        def step_size(k):
+            return STEP_SIZE if k < 5 else float("nan")
+
+        with pytest.raises(ValueError, match="step_size must be positive and finite") as error:
+            train(quadratic_fit(), step_size=step_size, batch_size=1000, max_epochs=50)
+        self.check(error)
+
+    def test_after_an_order_that_ends(self):
+        def two_epochs(n_samples, generator):
+            yield from [torch.arange(n_samples)] * 2
+
+        with pytest.raises(ValueError, match="it ended after 2 epochs") as error:
+            train(quadratic_fit(), step_size=1e-5, batch_size=1000, max_epochs=50, order=two_epochs)
+        assert error.value.run.epochs == 2
+
+
 class TestTheEndOfARun:
     def test_out_of_epochs(self):
         run = train(quadratic_fit(), step_size=STEP_SIZE, max_epochs=3, stop=running_loss_below(1))
@@ -226,23 +316,52 @@ class TestTheEndOfARun:
         assert run.history.n_epochs == run.epochs == run.history.epoch[-1]
         assert len(run.history.running_loss) == run.epochs
 
-    def test_a_stable_step_size_does_not_end_as_diverged(self):
+    def test_just_below_the_limit_the_loss_falls_and_just_above_it_the_run_diverges(self):
         problem = quadratic_fit()
-        run = train(problem, step_size=0.99 * problem.largest_stable_step_size, max_epochs=1000)
-        assert run.reason == "max_epochs"
+        limit = problem.largest_stable_step_size
+        below = train(problem, step_size=0.98 * limit, max_epochs=1000)
+        above = train(problem, step_size=1.02 * limit, max_epochs=1000)
+        assert below.reason == "max_epochs"
+        assert np.diff(below.history.loss).max() < 0
+        assert above.reason == "diverged"
+
+    def test_a_weight_that_is_not_finite_ends_the_run_as_diverged_and_not_as_converged(self):
+        # The square root of zero: the loss is 0, its gradient is not a number.
+        p = LeastSquares([[1.0]], [1.0])
+        problem = FiniteSum(p.model, lambda a, b: mean_of_squares(a, b).sqrt(), p.inputs, p.targets)
+        stop = running_loss_below(0.1)
+        run = train(problem, step_size=0.1, max_epochs=5, start=[1.0], stop=stop)
+        assert (run.converged, run.reason) == (False, "diverged")
+        assert (run.epochs, run.steps) == (1, 1)
+
+    def test_a_step_size_past_the_range_of_the_weights_ends_as_diverged(self):
+        for optimizer in ("sgd", torch.optim.SGD):
+            run = train(quadratic_fit(), optimizer, step_size=1e38, max_epochs=5)
+            assert run.reason == "diverged"
 
 
 class TestProgress:
-    def test_the_bar_shows_the_running_loss(self, capsys, monkeypatch):
-        monkeypatch.delenv("CI", raising=False)
-        monkeypatch.delenv("TQDM_DISABLE", raising=False)
-        train(quadratic_fit(), step_size=STEP_SIZE, max_epochs=2, progress=True)
-        assert "running loss" in capsys.readouterr().err
+    @pytest.mark.parametrize("variable", [None, "CI", "TQDM_DISABLE"])
+    def test_the_bar_shows_the_running_loss_unless_it_is_switched_off(self, variable):
+        # In a process of its own, because tqdm reads its switch when it is imported.
+        code = (
+            "from sgd_analysis import quadratic_fit, train\n"
+            f"train(quadratic_fit(), step_size={STEP_SIZE}, max_epochs=2, progress=True)"
+        )
+        environment = {k: v for k, v in os.environ.items() if k not in {"CI", "TQDM_DISABLE"}}
+        environment |= {variable: "1"} if variable else {}
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("running loss" in result.stderr) == (variable is None)
+        assert result.stdout == ""
 
-    def test_it_is_silent_by_default_and_in_ci(self, capsys, monkeypatch):
+    def test_it_is_silent_by_default(self, capsys):
         train(quadratic_fit(), step_size=STEP_SIZE, max_epochs=2)
-        monkeypatch.setenv("CI", "true")
-        train(quadratic_fit(), step_size=STEP_SIZE, max_epochs=2, progress=True)
         assert capsys.readouterr() == ("", "")
 
 
@@ -261,6 +380,7 @@ class TestRefusals:
             ({"order": "sorted"}, r"order must be one of \['cyclic', 'reshuffle'\].*got 'sorted'"),
             ({"start": [1.0, 2.0]}, r"start must have shape \(3,\)"),
             ({"start": [1.0, 2.0, np.inf]}, "start must be finite"),
+            ({"seed": -1}, "seed must be between 0 and .* got -1"),
         ],
     )
     def test_a_value_out_of_range(self, change, message):
@@ -273,6 +393,9 @@ class TestRefusals:
             ({"step_size": "0.1"}, "step_size must be a number, got '0.1' of type str"),
             ({"batch_size": 2.5}, "batch_size must be an integer, got 2.5 of type float"),
             ({"max_epochs": None}, "max_epochs must be an integer, got None"),
+            ({"max_epochs": True}, "max_epochs must be an integer, got True"),
+            ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+            ({"optimizer": torch.optim.LBFGS}, "one update from one gradient, got LBFGS"),
             ({"optimizer": torch.nn.Linear}, "optimizer must be"),
             ({"optimizer": torch.optim.SGD([torch.ones(1)], lr=1)}, "train makes its own copy"),
             ({"order": 3}, "order must be one of .* got 3"),
@@ -290,3 +413,26 @@ class TestRefusals:
         many = FiniteSum(problem.model, torch.sub, problem.inputs, problem.targets)
         with pytest.raises(ValueError, match=r"must return a scalar.*got shape \(2000,\)"):
             train(many, step_size=STEP_SIZE, max_epochs=1)
+
+    @pytest.mark.parametrize(
+        ("criterion", "message"),
+        [
+            (lambda a, b: 1.0, "must return a scalar tensor, .* got 1.0"),
+            (lambda a, b: mean_of_squares(a, b).detach(), "got one without a gradient"),
+        ],
+    )
+    def test_a_criterion_that_cannot_be_differentiated(self, criterion, message):
+        p = quadratic_fit()
+        with pytest.raises(ValueError, match=message):
+            train(
+                FiniteSum(p.model, criterion, p.inputs, p.targets),
+                step_size=STEP_SIZE,
+                max_epochs=1,
+            )
+
+    def test_predictions_that_would_broadcast_against_the_targets(self):
+        problem = FiniteSum(
+            torch.nn.Linear(2, 1), mean_of_squares, torch.ones(20, 2), torch.ones(20)
+        )
+        with pytest.raises(ValueError, match=r"same shape, got \(20, 1\) and \(20,\): reshape"):
+            train(problem, step_size=0.1, max_epochs=1)
