@@ -232,7 +232,7 @@ class LeastSquares(FiniteSum):
 
     @cached_property
     def largest_stable_step_size(self) -> float:
-        """Two over the largest eigenvalue: gradient descent converges from every start below it.
+        """Two over the largest eigenvalue; below it gradient descent converges from every start.
 
         Above it, gradient descent diverges from almost every start.
         """
