@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+import sgd_analysis
+
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 
@@ -121,6 +123,11 @@ each_chapter = pytest.mark.parametrize("page", CHAPTERS, ids=page_name)
 
 def test_every_page_is_in_the_table_of_contents_once() -> None:
     assert sorted(PAGES) == sorted(BOOK.rglob("*.md"))
+
+
+def test_the_api_page_documents_every_public_name_once() -> None:
+    documented = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", read(BOOK / "api.md"), re.M)
+    assert sorted(documented) == sorted(sgd_analysis.__all__)
 
 
 @each_chapter

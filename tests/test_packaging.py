@@ -225,6 +225,15 @@ print(sorted({name.split(".")[0] for name in sys.modules}))
         assert f"'{heavy}'" not in result.stdout
 
 
+def test_the_readmes_example_measures_what_it_predicts(capsys):
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    exec(example, {})
+    predicted, measured = capsys.readouterr().out.splitlines()
+    assert predicted.split()[0] == "predicted:"
+    assert measured.split()[0] == "measured:"
+    assert predicted.split()[1] == measured.split()[1]
+
+
 # The repository
 
 
