@@ -94,7 +94,10 @@ def gradient_descent_steps(
 
 
 class _RiskCurve:
-    """F(w_k) as a sum of exponentials in k: `limit` + Σ amplitude · exp(k · rate)."""
+    """F(w_k) as the least risk plus a sum of exponentials in k, Σ amplitude · exp(k · rate).
+
+    `limit` is what it tends to, unless it `grows` without end.
+    """
 
     def __init__(self, problem: LeastSquares, step_size: float, start: ArrayLike | None) -> None:
         if not isinstance(problem, LeastSquares):

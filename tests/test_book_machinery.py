@@ -6,6 +6,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import matplotlib
 import pytest
 import yaml
 
@@ -201,8 +202,10 @@ def test_a_figure_is_an_svg_with_alt_text_and_a_numbered_caption(built: Path) ->
 def test_figures_take_the_books_style(built: Path) -> None:
     (figure,) = (built / "_build/html/_images").glob("*.svg")
     drawing = figure.read_text(encoding="utf-8")
-    assert 'viewBox="0 0 504 288"' in drawing
-    assert "#0072b2" in drawing
+    style = matplotlib.rc_params_from_file(ROOT / "book/matplotlibrc", use_default_template=False)
+    width, height = (f"{72 * inches:g}" for inches in style["figure.figsize"])
+    assert f'viewBox="0 0 {width} {height}"' in drawing
+    assert style["axes.prop_cycle"].by_key()["color"][0].lower() in drawing
     assert "<dc:date>" not in drawing
 
 
