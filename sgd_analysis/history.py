@@ -43,8 +43,8 @@ class History:
                 "loss, n_samples, epoch (n_steps,) and step_size (n_steps, n_groups) must have one "
                 f"row a step each, got shapes {shapes}"
             )
-        changes = np.diff(self.epoch)
-        if ((changes < 0) | (changes > 1)).any():
+        changes = self.epoch[1:] - self.epoch[:-1]
+        if changes.size and (changes.min() < 0 or changes.max() > 1):
             raise ValueError(f"epoch must stay or grow by one from step to step, got {self.epoch}")
         if self.n_epochs not in {self._begun, max(self._begun - 1, 0)}:
             raise ValueError(

@@ -184,8 +184,10 @@ class _Rows:
     def __init__(self) -> None:
         self.loss: list[float] = []
         self.n_samples: list[int] = []
-        self.step_size: list[float] = []
-        self.epoch_starts = [0]
+        self.epoch: list[int] = []
+        self.step_size: list[list[float]] = []
+        self.n_epochs = 0
+        self.epoch_start = 0
 
     @property
     def n_steps(self) -> int:
@@ -194,21 +196,24 @@ class _Rows:
     def append(self, loss: float, n_samples: int, step_size: float) -> None:
         self.loss.append(loss)
         self.n_samples.append(n_samples)
-        self.step_size.append(step_size)
+        self.epoch.append(self.n_epochs)
+        self.step_size.append([step_size])
 
     def end_epoch(self) -> History:
-        self.epoch_starts.append(self.n_steps)
-        return self.history(len(self.epoch_starts) - 2)
+        self.n_epochs += 1
+        first, self.epoch_start = self.epoch_start, self.n_steps
+        return self._history(slice(first, None), 1)
 
-    def history(self, first_epoch: int = 0) -> History:
-        rows = slice(self.epoch_starts[first_epoch], None)
-        edges = [*self.epoch_starts[first_epoch:], self.n_steps]
+    def history(self) -> History:
+        return self._history(slice(None), self.n_epochs)
+
+    def _history(self, steps: slice, n_epochs: int) -> History:
         return History(
-            loss=np.array(self.loss[rows], dtype=np.float64),
-            n_samples=np.array(self.n_samples[rows], dtype=np.int64),
-            epoch=first_epoch + np.repeat(np.arange(len(edges) - 1), np.diff(edges)),
-            step_size=np.array(self.step_size[rows], dtype=np.float64).reshape(-1, 1),
-            n_epochs=len(self.epoch_starts) - 1 - first_epoch,
+            loss=np.array(self.loss[steps]),
+            n_samples=np.array(self.n_samples[steps]),
+            epoch=np.array(self.epoch[steps]),
+            step_size=np.array(self.step_size[steps]).reshape(-1, 1),
+            n_epochs=n_epochs,
         )
 
 
