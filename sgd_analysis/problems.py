@@ -203,17 +203,17 @@ class LeastSquares(FiniteSum):
             hessians.append(2 / len(rows) * rows.T @ rows)
         return np.array(hessians).reshape(-1, self.n_parameters, self.n_parameters)
 
-    @cached_property
+    @property
     def eigenvalues(self) -> NDArray[np.float64]:
         """(d,) the eigenvalues of the Hessian, ascending; exactly 0 where they are rounding."""
         return self._spectrum[0]
 
-    @cached_property
+    @property
     def eigenvectors(self) -> NDArray[np.float64]:
         """(d, d) the matching unit eigenvectors as columns, largest component positive."""
         return self._spectrum[1]
 
-    @cached_property
+    @property
     def minimiser(self) -> NDArray[np.float64]:
         """(d,) the weights of least risk; of least norm where there are several."""
         return self._spectrum[2]

@@ -185,7 +185,7 @@ class _Rows:
         self.loss: list[float] = []
         self.n_samples: list[int] = []
         self.epoch: list[int] = []
-        self.step_size: list[list[float]] = []
+        self.step_size: list[float] = []
         self.n_epochs = 0
         self.epoch_start = 0
 
@@ -197,7 +197,7 @@ class _Rows:
         self.loss.append(loss)
         self.n_samples.append(n_samples)
         self.epoch.append(self.n_epochs)
-        self.step_size.append([step_size])
+        self.step_size.append(step_size)
 
     def end_epoch(self) -> History:
         self.n_epochs += 1
