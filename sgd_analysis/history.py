@@ -1,48 +1,95 @@
 """What was recorded along a run: one row a step, as arrays."""
 
 import operator
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_COLUMNS = {"loss": np.float64, "n_samples": np.int64, "epoch": np.int64, "step_size": np.float64}
+from sgd_analysis import _archive, _summary
+from sgd_analysis._vectors import Vectors, quiet, weighted_sum
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLUMNS = {
+    "loss": np.float64,
+    "n_samples": np.float64,
+    "epoch": np.int64,
+    "step_size": np.float64,
+    "skipped": np.bool_,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class History:
-    """The losses a training loop saw, one row a step, each at the weights **before** its update.
+    r"""What a training loop saw, one row a step, each at the weights **before** its update.
 
-    `history[e]` is the history of epoch e alone (epochs count from 0; -1 is the last one). An
-    epoch that was begun and not finished is `history[-1]` and is not counted by `n_epochs`.
+    `history[e]` is the history of epoch e alone, `history[:e]` that of the first e epochs
+    (positions count from 0; -1 is the last one). An epoch that was begun and not finished is
+    `history[-1]` and is not counted by `n_epochs`. Reading a column copies nothing, and columns
+    cannot be written to. A `Recorder` makes histories; few will want to build one by hand.
 
     Args:
-        loss: (n_steps,) each batch's loss, in loss units.
-        n_samples: (n_steps,) each batch's number of samples.
+        loss: (n_steps,) each batch's loss as the loop's own `loss.item()` gives it, in loss
+            units; nan where no loss was seen.
+        n_samples: (n_steps,) the denominator of each batch's mean: its number of samples, or
+            the sum of their class weights; nan where no loss was seen.
         epoch: (n_steps,) the epoch each step belongs to, not decreasing.
-        step_size: (n_steps, n_groups) the step size used, one column a parameter group.
+        step_size: (n_steps, n_groups) the step size used, one column a parameter group; nan
+            before a group was added.
         n_epochs: the number of finished epochs.
+        skipped: (n_steps,) the steps at which mixed precision found an overflow and left the
+            weights as they were; none unless given.
+        gradients: the gradients the optimizer was given, or None if they were not recorded.
+        local_gradients: with several processes, the gradients of this one's own batches.
+        kept_weights: (n_kept, n_parameters) the weights at the first n_kept steps, or None.
+        ranks: in a history gathered from several processes, the history of each.
+        metadata: what the run was made with: `reduction` ("mean" or "sum"; `running_loss` applies
+            it), criteria, optimizer, versions; only what JSON can hold.
 
     Raises:
-        ValueError: if the columns differ in length, if epochs are left out or go backwards, or if
-            n_epochs is not the number of epochs begun, or one less.
+        ValueError: if the columns differ in length, if epochs are left out or go backwards, or
+            if n_epochs is not the number of epochs begun, or one less.
     """
 
     loss: NDArray[np.float64]
-    n_samples: NDArray[np.int64]
+    n_samples: NDArray[np.float64]
     epoch: NDArray[np.int64]
     step_size: NDArray[np.float64]
     n_epochs: int
+    skipped: NDArray[np.bool_] = None  # type: ignore[assignment]  # an array from __post_init__ on
+    gradients: Vectors | None = None
+    local_gradients: Vectors | None = None
+    kept_weights: NDArray[Any] | None = None
+    ranks: "tuple[History, ...]" = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.skipped is None:
+            object.__setattr__(self, "skipped", np.zeros(np.shape(self.loss), dtype=bool))
         for name, dtype in _COLUMNS.items():
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+            column: NDArray[Any] = np.asarray(getattr(self, name), dtype=dtype).view()
+            column.setflags(write=False)
+            object.__setattr__(self, name, column)
+        self._check_columns()
+
+    def _check_columns(self) -> None:
         shapes = [getattr(self, name).shape for name in _COLUMNS]
-        if [len(shape) for shape in shapes] != [1, 1, 1, 2] or len({s[0] for s in shapes}) > 1:
+        if [len(shape) for shape in shapes] != [1, 1, 1, 2, 1] or len({s[0] for s in shapes}) > 1:
             raise ValueError(
-                "loss, n_samples, epoch (n_steps,) and step_size (n_steps, n_groups) must have one "
-                f"row a step each, got shapes {shapes}"
+                "loss, n_samples, epoch (n_steps,), step_size (n_steps, n_groups) and skipped "
+                f"(n_steps,) must have one row a step each, got shapes {shapes}"
             )
+        for name in ("gradients", "local_gradients"):
+            vectors = getattr(self, name)
+            if vectors is not None and len(vectors.norm) != self.n_steps:
+                raise ValueError(
+                    f"{name} must have one norm a step, {self.n_steps}, got {len(vectors.norm)}"
+                )
         changes = self.epoch[1:] - self.epoch[:-1]
         if changes.size and (changes.min() < 0 or changes.max() > 1):
             raise ValueError(f"epoch must stay or grow by one from step to step, got {self.epoch}")
@@ -53,62 +100,268 @@ class History:
             )
 
     def __repr__(self) -> str:
-        return f"History({self.n_steps} steps, {self.n_epochs} finished epochs)"
+        return _summary.text(self)
+
+    def _repr_html_(self) -> str:
+        return _summary.html(self)
 
     @property
     def n_steps(self) -> int:
         """The number of steps recorded."""
         return len(self.loss)
 
-    def __getitem__(self, epoch: int) -> "History":
-        """Return the history of one epoch.
-
-        Args:
-            epoch: its position, from 0; negative positions count from the end.
-
-        Returns:
-            A History of that epoch's steps, without copying them.
-
-        Raises:
-            TypeError: if the position is not an integer.
-            IndexError: if that epoch was not recorded.
-        """
-        if isinstance(epoch, bool) or not hasattr(epoch, "__index__"):
-            raise TypeError(f"an epoch is selected by its position, an integer, got {epoch!r}")
-        position = operator.index(epoch)
-        if not -self._begun <= position < self._begun:
-            raise IndexError(
-                f"epoch {position} was not recorded: the history holds {self._begun} epochs"
-            )
-        position %= self._begun
-        edges = np.searchsorted(self.epoch, self.epoch[0] + position + np.arange(2))
-        steps = slice(*edges)
-        return History(
-            loss=self.loss[steps],
-            n_samples=self.n_samples[steps],
-            epoch=self.epoch[steps],
-            step_size=self.step_size[steps],
-            n_epochs=int(position < self.n_epochs),
-        )
+    @property
+    @quiet
+    def batch_loss(self) -> NDArray[np.float64]:
+        """(n_steps,) each batch's loss as a mean, also where the criterion takes the sum."""
+        return self.loss / self.n_samples if self._takes_sums else self.loss
 
     @property
+    @quiet
     def running_loss(self) -> NDArray[np.float64]:
         """(n_epochs,) the size-weighted mean of each finished epoch's batch losses, w moving."""
-        weighted, n_samples = self._sums_by_epoch(self.loss * self.n_samples, self.n_samples)
-        return weighted / n_samples
+        sums = self.loss if self._takes_sums else self.loss * self.n_samples
+        return self._sums_by_epoch(sums) / self._sums_by_epoch(self.n_samples)
 
     @property
+    @quiet
     def mean_batch_loss(self) -> NDArray[np.float64]:
         """(n_epochs,) the unweighted mean of each finished epoch's batch losses, w moving."""
-        losses, n_batches = self._sums_by_epoch(self.loss, np.ones(self.n_steps))
-        return losses / n_batches
+        return self._sums_by_epoch(self.batch_loss) / self._sums_by_epoch(np.ones(self.n_steps))
+
+    @property
+    def gradient_norm(self) -> NDArray[np.float64]:
+        """(n_steps,) the norm of the gradient the optimizer was given; nan at a skipped step.
+
+        Raises ValueError if gradients were not recorded.
+        """
+        return self._vectors("gradients").norm
+
+    @property
+    def gradient(self) -> NDArray[Any]:
+        """(n_steps, n_parameters) the gradient the optimizer was given, at each step.
+
+        Parameters come in the order of the optimizer's groups; one without a gradient has zeros.
+        Clipping, averaging over ranks and unscaling, where the loop does them, are included.
+        Raises ValueError if it was not kept for all of these steps, naming the last epoch that
+        was; `history.gradients.kept` has the rows there are.
+        """
+        return self._whole("gradient", self._vectors("gradients").kept)
+
+    @property
+    def local_gradient_norm(self) -> NDArray[np.float64]:
+        """(n_steps,) with several processes: the norm of the gradient of this one's own batch.
+
+        Raises ValueError if the run had one process.
+        """
+        return self._vectors("local_gradients").norm
+
+    @property
+    def local_gradient(self) -> NDArray[Any]:
+        """(n_steps, n_parameters) with several processes: the gradient of this one's own batch.
+
+        It is the one before averaging, clipping and unscaling. Raises ValueError if the run had
+        one process, or if it was not kept for all of these steps.
+        """
+        return self._whole("local_gradient", self._vectors("local_gradients").kept)
+
+    @property
+    def weights(self) -> NDArray[Any]:
+        """(n_steps, n_parameters) the weights at which each batch's loss was computed.
+
+        They are recorded by `record(..., weights=True)`, as long as they fit its memory.
+
+        Raises:
+            ValueError: if they were not recorded, or not kept for all of these steps.
+        """
+        if self.kept_weights is None:
+            raise ValueError("weights were not recorded: record(..., weights=True) does so")
+        return self._whole("weights", self.kept_weights)
+
+    @property
+    def path_gradient(self) -> NDArray[Any]:
+        r"""(n_epochs, n_parameters) the size-weighted mean of each finished epoch's gradients.
+
+        The weights move from one gradient to the next, so that it is the gradient of the global
+        loss at neither end of the epoch. Steps that were skipped do not count. Raises ValueError
+        if it was not kept for all of these epochs, naming the last one that was; that of the
+        last epoch, `history[-1].path_gradient`, always is.
+        """
+        vectors, edges = self._vectors("gradients"), self._edges
+        if vectors.last_path is not None and self.n_epochs == self._begun == 1:
+            return vectors.last_path[None]
+        self._whole("path_gradient", vectors.kept[: edges[-1]], edges[-1])
+        paths = [self._path(vectors.kept, epoch) for epoch in range(self.n_epochs)]
+        return np.array(paths, vectors.kept.dtype).reshape(-1, vectors.kept.shape[1])
+
+    @property
+    def path_gradient_norm(self) -> NDArray[np.float64]:
+        """(n_epochs,) the norm of each finished epoch's path gradient.
+
+        Raises ValueError if gradients were not recorded.
+        """
+        vectors = self._vectors("gradients")
+        norm = np.array([np.linalg.norm(self._path(vectors.kept, e)) for e in range(self._n_kept)])
+        streamed = np.zeros(0) if vectors.path_norm is None else vectors.path_norm[self._n_kept :]
+        return np.concatenate([norm, streamed])
+
+    def __getitem__(self, epochs: int | slice) -> "History":
+        """Return the history of one epoch, or of several that follow each other.
+
+        Args:
+            epochs: a position, from 0, or a slice of them; negative ones count from the end, and
+                an epoch that was not finished is the last.
+
+        Returns:
+            A History of those epochs' steps, without copying them.
+
+        Raises:
+            TypeError: if it is neither an integer nor a slice.
+            IndexError: if that epoch was not recorded.
+            ValueError: if a slice does not go forward one epoch at a time.
+        """
+        first, end = self._positions(epochs)
+        edges = np.searchsorted(self.epoch, self.epoch[:1] + np.array([first, end]))
+        steps = slice(*edges) if self.n_steps else slice(0)
+        finished = slice(first, min(end, self.n_epochs))
+        is_last = end == self._begun
+        parts: dict[str, Any] = {name: getattr(self, name)[steps] for name in _COLUMNS}
+        for name in ("gradients", "local_gradients"):
+            vectors = getattr(self, name)
+            parts[name] = vectors and vectors.part(steps, finished, is_last=is_last)
+        return History(
+            **parts,
+            kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
+            n_epochs=max(finished.stop - first, 0),
+            ranks=tuple(rank[epochs] for rank in self.ranks),
+            metadata=self.metadata,
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the columns as a table with one row a step; vectors are left out.
+
+        Returns:
+            A DataFrame with the index `step`, from 0; with several parameter groups it has the
+            columns `step_size_0`, `step_size_1`, … instead of `step_size`.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas() needs pandas: pip install pandas") from error
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
+        step_sizes = columns.pop("step_size")
+        n_groups = step_sizes.shape[1]
+        for group in range(n_groups):
+            columns["step_size" if n_groups == 1 else f"step_size_{group}"] = step_sizes[:, group]
+        for name in ("gradients", "local_gradients"):
+            if vectors := getattr(self, name):
+                columns[name.removesuffix("s") + "_norm"] = vectors.norm
+        return pd.DataFrame(columns, index=pd.RangeIndex(self.n_steps, name="step"))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything recorded to a file in numpy's .npz format, with JSON metadata.
+
+        The file is complete or not there: whatever interrupts the saving leaves the file that was
+        at `path` before as it was.
+
+        Args:
+            path: where to; `History.load` reads it from there.
+
+        Raises:
+            TypeError: if the metadata holds what JSON cannot.
+            OSError: if the file cannot be written.
+        """
+        _archive.write(path, self)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "History":
+        """Read a file that `save` wrote; `record(..., history=...)` continues the run.
+
+        Args:
+            path: where it is.
+
+        Returns:
+            The History, equal to the one that was saved, to the bit.
+
+        Raises:
+            ValueError: if the file was not written by `save`, is not complete, holds pickled
+                objects, or was written by a newer version; the error says which.
+            OSError: if there is no such file, or it cannot be read.
+        """
+        return _archive.read(path)
 
     @property
     def _begun(self) -> int:
         return int(self.epoch[-1] - self.epoch[0]) + 1 if self.n_steps else 0
 
-    def _sums_by_epoch(self, *columns: NDArray[np.number]) -> list[NDArray[np.float64]]:
-        if self.n_epochs == 0:
-            return [np.zeros(0) for _ in columns]
-        edges = np.searchsorted(self.epoch, self.epoch[0] + np.arange(self.n_epochs + 1))
-        return [np.add.reduceat(c[: edges[-1]], edges[:-1], dtype=np.float64) for c in columns]
+    @property
+    def _takes_sums(self) -> bool:
+        return bool(self.metadata.get("reduction") == "sum")
+
+    @property
+    def _edges(self) -> NDArray[np.intp]:
+        """(n_epochs + 1,) where the finished epochs begin and end."""
+        if not self.n_steps:
+            return np.zeros(1, np.intp)
+        return np.asarray(np.searchsorted(self.epoch, self.epoch[0] + np.arange(self.n_epochs + 1)))
+
+    @property
+    def _n_kept(self) -> int:
+        """The number of finished epochs whose gradients were all kept."""
+        n_steps = len(self._vectors("gradients").kept)
+        return int(np.searchsorted(self._edges[1:], n_steps, side="right"))
+
+    def _positions(self, epochs: int | slice) -> tuple[int, int]:
+        if isinstance(epochs, slice):
+            first, end, stride = epochs.indices(self._begun)
+            if stride != 1:
+                raise ValueError(f"a slice of epochs must go forward one by one, got {epochs}")
+            return first, max(first, end)
+        if isinstance(epochs, bool) or not hasattr(epochs, "__index__"):
+            raise TypeError(
+                "an epoch is selected by its position, an integer, or several by a slice, got "
+                f"{epochs!r}"
+            )
+        position = operator.index(epochs)
+        if not -self._begun <= position < self._begun:
+            raise IndexError(
+                f"epoch {position} was not recorded: the history holds {self._begun} epochs"
+            )
+        return position % self._begun, position % self._begun + 1
+
+    def _sums_by_epoch(self, column: NDArray[np.floating]) -> NDArray[np.float64]:
+        edges = self._edges
+        if len(edges) == 1:
+            return np.zeros(0)
+        return np.add.reduceat(column[: edges[-1]], edges[:-1], dtype=np.float64)
+
+    def _vectors(self, name: str) -> Vectors:
+        vectors: Vectors | None = getattr(self, name)
+        if vectors is None:
+            raise ValueError(
+                f"{name} were not recorded"
+                + (": they are where torch.distributed has several processes" * (name[0] == "l"))
+            )
+        return vectors
+
+    def _whole(self, name: str, kept: NDArray[Any], n_steps: int | None = None) -> NDArray[Any]:
+        n_steps = self.n_steps if n_steps is None else n_steps
+        if len(kept) < n_steps:
+            epochs = np.searchsorted(self._edges[1:], len(kept), side="right")
+            last = f"the last epoch that was is history[{epochs - 1}]" if epochs else "no epoch was"
+            raise ValueError(
+                f"{name} was kept for the first {len(kept)} of these {n_steps} steps only, and "
+                f"{last}: give record(..., memory=...) more bytes to keep more"
+            )
+        return kept
+
+    @quiet
+    def _path(self, gradients: NDArray[Any], epoch: int) -> NDArray[Any]:
+        steps = slice(*self._edges[epoch : epoch + 2])
+        used = ~self.skipped[steps]
+        weights = np.ones(len(used)) if self._takes_sums else self.n_samples[steps]
+        total = weighted_sum(np.where(used, weights, 0), gradients[steps])
+        return np.asarray(total / self.n_samples[steps][used].sum())

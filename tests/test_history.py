@@ -1,8 +1,16 @@
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import History
+from sgd_analysis import History, Vectors
+from sgd_analysis._summary import sparkline
 
 
 @pytest.fixture
@@ -72,11 +80,350 @@ def test_a_number_of_epochs_that_the_steps_do_not_hold_is_refused(n_epochs):
         History([1, 2, 3], [1, 1, 1], [0, 0, 1], np.ones((3, 1)), n_epochs)
 
 
-@pytest.mark.parametrize("position", [1.0, "a", True, slice(0, 2)])
+@pytest.mark.parametrize("position", [1.0, "a", True])
 def test_a_position_that_is_not_an_integer_is_refused(history, position):
-    with pytest.raises(TypeError, match="selected by its position, an integer, got"):
+    with pytest.raises(TypeError, match="selected by its position, an integer, or several by a"):
         history[position]
 
 
-def test_the_repr_says_how_much_was_recorded(history):
-    assert repr(history) == "History(7 steps, 2 finished epochs)"
+class TestSlices:
+    def test_several_epochs_are_a_history_of_their_own(self, recorded):
+        part = recorded[1:3]
+        assert_array_equal(part.loss, np.concatenate([recorded[1].loss, recorded[2].loss]))
+        assert_array_equal(part.running_loss, recorded.running_loss[1:3])
+        assert_array_equal(part.gradient, recorded.gradient[3:])
+        assert_array_equal(part.path_gradient, recorded.path_gradient[1:])
+        assert_array_equal(part[-1].loss, recorded[2].loss)
+        assert np.shares_memory(part.gradient, recorded.gradient)
+
+    def test_the_unfinished_epoch_is_the_last(self, recorded):
+        assert (recorded[:].n_steps, recorded[:].n_epochs) == (8, 2)
+        assert (recorded[2:].n_steps, recorded[2:].n_epochs) == (2, 0)
+        assert (recorded[:-1].n_steps, recorded[:-1].n_epochs) == (6, 2)
+
+    @pytest.mark.parametrize("epochs", [slice(5, 9), slice(2, 1)])
+    def test_a_slice_may_be_empty(self, recorded, epochs):
+        assert (recorded[epochs].n_steps, recorded[epochs].n_epochs) == (0, 0)
+        assert recorded[epochs].path_gradient.shape == (0, 2)
+
+    @pytest.mark.parametrize("epochs", [slice(None, None, 2), slice(None, None, -1)])
+    def test_a_slice_that_leaves_epochs_out_is_refused(self, recorded, epochs):
+        with pytest.raises(ValueError, match="must go forward one by one"):
+            recorded[epochs]
+
+
+GRADIENT = np.array([[3, 4], [0, 1], [1, 0], [0, 2], [2, 0], [6, 8], [1, 1], [2, 2]], np.float32)
+
+
+@pytest.fixture
+def recorded():
+    """Two finished epochs and a begun one, with gradients and weights; one step was skipped."""
+    skipped = np.arange(8) == 4
+    gradient = np.where(skipped[:, None], np.nan, GRADIENT)
+    return History(
+        loss=np.arange(8.0, 0, -1),
+        n_samples=np.array([4, 4, 2, 4, 4, 2, 4, 4]),
+        epoch=np.array([0, 0, 0, 1, 1, 1, 2, 2]),
+        step_size=np.array([[0.5, 0.25]] * 8),
+        n_epochs=2,
+        skipped=skipped,
+        gradients=Vectors(gradient.astype(np.float32), np.linalg.norm(gradient, axis=1)),
+        kept_weights=np.arange(16.0).reshape(8, 2),
+        metadata={"reduction": "mean", "optimizer": "SGD", "versions": {"torch": "2"}},
+    )
+
+
+def streamed(recorded, n_kept=4):
+    """The same with the first gradients only, as a recorder leaves it when memory runs out."""
+    paths = np.vstack([recorded.path_gradient, GRADIENT[6:].mean(axis=0)])
+    vectors = Vectors(
+        recorded.gradient[:n_kept],
+        recorded.gradient_norm,
+        path_norm=np.linalg.norm(paths[:2], axis=1),
+        last_path=paths[2],
+    )
+    return dataclasses.replace(recorded, gradients=vectors)
+
+
+class TestGradients:
+    def test_the_path_gradient_is_the_size_weighted_mean_of_the_steps_that_were_made(
+        self, recorded
+    ):
+        first = (4 * GRADIENT[0] + 4 * GRADIENT[1] + 2 * GRADIENT[2]) / 10
+        second = (4 * GRADIENT[3] + 2 * GRADIENT[5]) / 6
+        assert_allclose(recorded.path_gradient, [first, second], rtol=1e-6)
+        assert recorded.path_gradient.dtype == np.float32
+        norms = np.linalg.norm([first, second], axis=1)
+        assert_allclose(recorded.path_gradient_norm, norms, rtol=1e-6)
+
+    def test_what_was_not_kept_raises_and_names_the_last_epoch_that_was(self, recorded):
+        partly = streamed(recorded)
+        for name in ("gradient", "path_gradient"):
+            with pytest.raises(ValueError, match=rf"{name} was kept.*that was is history\[0\]"):
+                getattr(partly, name)
+        with pytest.raises(ValueError, match="first 1 of these 3 steps only, and no epoch was"):
+            _ = partly[1].gradient
+        assert_array_equal(partly[0].gradient, recorded[0].gradient)
+        assert_array_equal(partly.gradients.kept, recorded.gradient[:4])
+
+    def test_the_norms_and_the_last_path_gradient_are_there_all_the_same(self, recorded):
+        partly = streamed(recorded)
+        assert_array_equal(partly.gradient_norm, recorded.gradient_norm)
+        assert_allclose(partly.path_gradient_norm, recorded.path_gradient_norm, rtol=1e-6)
+        assert_allclose(partly[0].path_gradient, recorded[0].path_gradient)
+        assert_array_equal(partly[-1].gradients.last_path, GRADIENT[6:].mean(axis=0))
+
+    def test_an_epoch_of_skipped_steps_has_no_path_gradient(self, recorded):
+        nothing = dataclasses.replace(recorded, skipped=np.ones(8, bool))
+        assert np.isnan(nothing.path_gradient).all()
+
+    def test_local_gradients_come_from_several_processes_only(self, recorded):
+        for name in ("local_gradient", "local_gradient_norm"):
+            with pytest.raises(ValueError, match="has several processes"):
+                getattr(recorded, name)
+
+
+class TestSums:
+    def test_losses_that_are_sums_are_divided_by_the_number_of_samples(self, history):
+        sums = dataclasses.replace(
+            history, loss=history.loss * history.n_samples, metadata={"reduction": "sum"}
+        )
+        assert_allclose(sums.running_loss, history.running_loss)
+        assert_allclose(sums.mean_batch_loss, history.mean_batch_loss)
+        assert_allclose(sums.batch_loss, history.loss)
+
+
+class TestColumns:
+    def test_reading_one_copies_nothing_and_it_cannot_be_written_to(self):
+        loss = np.arange(100_000.0)
+        ones = np.ones(len(loss))
+        history = History(loss, ones, np.zeros(len(loss), int), ones[:, None], 1)
+        assert history.loss.base is loss
+        with pytest.raises(ValueError, match="read-only"):
+            history.loss[0] = 7
+        loss[0] = 7  # the caller's own array stays writable
+
+    def test_losses_that_overflow_do_not_warn(self):
+        history = History([np.inf, 1.0], [0, 1], [0, 0], np.ones((2, 1)), 1)
+        assert np.isnan(history.running_loss).all()
+        assert "1 finished epochs" in repr(history)
+
+
+class TestSummary:
+    def test_the_repr_says_how_much_was_recorded_and_how_the_running_loss_went(self, history):
+        expected = "History(7 steps, 2 finished epochs, running loss 5.8 █▁ 2.5)"
+        assert repr(history) == expected
+        empty = History(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros((0, 1)), 0)
+        assert repr(empty) == "History(0 steps, 0 finished epochs)"
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([1.0, 10.0, 100.0], "▁▅█"),
+            ([1.0, 1.0], "▁▁"),
+            ([-1.0, 0.0, 1.0], "▁▅█"),
+            ([1.0, np.nan, np.inf, 2.0], "▁  █"),
+            ([np.nan, np.nan], "  "),
+        ],
+    )
+    def test_the_sparkline_is_logarithmic_where_it_can_be(self, values, expected):
+        assert sparkline(np.array(values)) == expected
+
+    def test_the_sparkline_of_many_epochs_has_a_dozen_bars(self):
+        line = sparkline(np.geomspace(1, 1e-9, 9340))
+        assert len(line) == 12
+        assert (line[0], line[-1]) == ("█", "▁")
+
+    def test_the_html_table_has_headers_and_the_last_epochs(self, recorded):
+        table = recorded._repr_html_()
+        assert "<caption>History(8 steps, 2 finished epochs" in table
+        assert table.count('<th scope="row">') == 2
+        assert '<th scope="col">path gradient norm</th>' in table
+        assert f"<td>{recorded.running_loss[1]:.6g}</td>" in table
+
+
+class TestPandas:
+    def test_it_has_a_row_a_step(self, recorded):
+        frame = recorded.to_pandas()
+        assert list(frame.columns) == [
+            *("loss", "n_samples", "epoch", "skipped", "step_size_0", "step_size_1"),
+            "gradient_norm",
+        ]
+        assert frame.index.name == "step"
+        assert_array_equal(frame["loss"], recorded.loss)
+        assert frame.groupby("epoch")["loss"].mean()[:2].tolist() == [7, 4]
+        assert_allclose(recorded.mean_batch_loss, [7, 4])
+
+    def test_one_group_has_one_step_size(self, history):
+        assert "step_size" in history.to_pandas().columns
+
+    def test_without_pandas_the_error_says_what_to_do(self, history, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        with pytest.raises(ImportError, match="to_pandas\\(\\) needs pandas: pip install pandas"):
+            history.to_pandas()
+
+
+def assert_equal(history, expected):
+    assert (history.n_epochs, history.metadata) == (expected.n_epochs, dict(expected.metadata))
+    names = ("loss", "n_samples", "epoch", "step_size", "skipped", "kept_weights")
+    for name in names:
+        given, wanted = getattr(history, name), getattr(expected, name)
+        assert_array_equal(given, wanted, err_msg=name)
+        assert wanted is None or given.dtype == wanted.dtype
+    for name in ("gradients", "local_gradients"):
+        given, wanted = getattr(history, name), getattr(expected, name)
+        assert (given is None) == (wanted is None)
+        if wanted is not None:
+            for part, array in wanted.arrays():
+                assert_array_equal(getattr(given, part), array, err_msg=part)
+    assert len(history.ranks) == len(expected.ranks)
+    for rank, wanted in zip(history.ranks, expected.ranks, strict=True):
+        assert_equal(rank, wanted)
+
+
+class TestFiles:
+    def test_what_was_saved_is_loaded_to_the_bit(self, recorded, history, tmp_path):
+        gathered = dataclasses.replace(recorded, ranks=(recorded, streamed(recorded)))
+        empty = History(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros((0, 1)), 0)
+        for saved in (recorded, history, streamed(recorded), gathered, empty, recorded[1]):
+            saved.save(tmp_path / "run.npz")
+            assert_equal(History.load(tmp_path / "run.npz"), saved)
+        assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
+
+    def test_the_path_is_taken_as_it_is(self, history, tmp_path):
+        history.save(str(tmp_path / "run"))
+        (tmp_path / "link").symlink_to("run")
+        history[0].save(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert History.load(tmp_path / "run").n_epochs == 1
+
+    def test_a_folder_that_is_not_there_is_an_error(self, history, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            history.save(tmp_path / "nowhere" / "run.npz")
+        with pytest.raises(FileNotFoundError):
+            History.load(tmp_path / "nowhere.npz")
+
+    def test_metadata_that_is_no_json_leaves_the_old_file(self, history, tmp_path):
+        history.save(tmp_path / "run.npz")
+        broken = dataclasses.replace(history[0], metadata={"model": object()})
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            broken.save(tmp_path / "run.npz")
+        assert_equal(History.load(tmp_path / "run.npz"), history)
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_a_file_that_cannot_be_finished_leaves_the_old_one(
+        self, history, tmp_path, monkeypatch
+    ):
+        history.save(tmp_path / "run.npz")
+
+        def full(*args):
+            raise OSError("no space left")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="no space left"):
+            history[0].save(tmp_path / "run.npz")
+        assert_equal(History.load(tmp_path / "run.npz"), history)
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_a_kill_in_the_middle_leaves_the_old_file_or_the_new_one(self, tmp_path):
+        path = tmp_path / "run.npz"
+        code = f"""
+import numpy as np
+from sgd_analysis import History
+from sgd_analysis._vectors import Vectors
+for value in range(1_000_000):
+    loss = np.full(1000, float(value))
+    kept = np.full((1000, 500), float(value))
+    column = np.ones(1000)
+    vectors = Vectors(kept, column)
+    steps = np.zeros(1000, int)
+    History(loss, column, steps, column[:, None], 1, gradients=vectors).save({str(path)!r})
+    print(value, flush=True)
+"""
+        values = []
+        for delay in (0.0, 0.002, 0.005, 0.011):
+            process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            assert process.stdout.readline().strip() == b"0"
+            time.sleep(0.05 + delay)
+            process.kill()
+            process.communicate()
+            history = History.load(path)
+            values.append(history.loss[0])
+            assert len(set(history.loss)) == 1
+            assert set(history.gradients.kept.ravel()) == {history.loss[0]}
+        assert max(values) > 0
+        # What a killed process leaves behind cannot be taken for a history.
+        assert all(left.name.startswith(".run.npz.") for left in tmp_path.iterdir() if left != path)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+    def test_a_truncated_file_is_refused(self, recorded, tmp_path, share):
+        path = tmp_path / "run.npz"
+        recorded.save(path)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        with pytest.raises(ValueError, match=r"run\.npz is damaged or not complete"):
+            History.load(path)
+
+    def test_a_file_with_a_flipped_bit_is_refused(self, recorded, tmp_path):
+        path = tmp_path / "run.npz"
+        recorded.save(path)
+        data = bytearray(path.read_bytes())
+        at = data.index(recorded.loss.tobytes())
+        data[at + 5] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="damaged or not complete"):
+            History.load(path)
+
+    def test_an_empty_file_and_one_of_another_kind_are_refused(self, tmp_path):
+        path = tmp_path / "run.npz"
+        path.write_bytes(b"")
+        with pytest.raises(ValueError, match=r"is empty: History\.load reads what History\.save"):
+            History.load(path)
+        path.write_bytes(pickle.dumps({"loss": [1.0]}))
+        with pytest.raises(ValueError, match=r"is not an \.npz file"):
+            History.load(path)
+
+    def test_a_foreign_archive_is_refused_and_its_content_named(self, tmp_path):
+        np.savez(tmp_path / "run.npz", weights=np.ones(3), biases=np.ones(2))
+        with pytest.raises(ValueError, match="did not write; it holds biases, weights"):
+            History.load(tmp_path / "run.npz")
+
+    def test_pickled_objects_are_refused(self, history, tmp_path):
+        class Bomb:
+            def __reduce__(self):
+                return pytest.fail, ("the file ran code",)
+
+        history.save(tmp_path / "run.npz")
+        with np.load(tmp_path / "run.npz") as archive:
+            arrays = dict(archive)
+        arrays["loss"] = np.array([Bomb()], dtype=object)
+        np.savez(tmp_path / "run.npz", **arrays)
+        with pytest.raises(ValueError, match=r"pickled objects.*are refused"):
+            History.load(tmp_path / "run.npz")
+
+    def rewrite(self, history, path, change):
+        history.save(path)
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        description = json.loads(arrays["description"].tobytes())
+        change(description, arrays)
+        arrays["description"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
+        np.savez(path, **arrays)
+
+    def test_a_file_of_a_newer_version_is_refused(self, history, tmp_path):
+        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=2))
+        with pytest.raises(ValueError, match=r"written in format 2, by a newer version.*upgrade"):
+            History.load(tmp_path / "run.npz")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda d, arrays: arrays.pop("epoch"),
+            lambda d, arrays: arrays.update(loss=arrays["loss"][:2]),
+            lambda d, arrays: d["history"].update(n_epochs=7),
+            lambda d, arrays: d["history"].pop("metadata"),
+        ],
+    )
+    def test_a_file_whose_parts_do_not_fit_is_refused(self, history, tmp_path, change):
+        self.rewrite(history, tmp_path / "run.npz", change)
+        with pytest.raises(ValueError, match=r"run\.npz does not hold a whole History"):
+            History.load(tmp_path / "run.npz")

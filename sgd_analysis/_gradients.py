@@ -1,0 +1,174 @@
+"""Reading the vectors of a step off its parameters: whole, as a norm, or into a sum."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgd_analysis._columns import Value
+from sgd_analysis._validation import as_array
+from sgd_analysis._vectors import norms
+
+
+def parameters_of(groups: Iterable[dict[str, Any]]) -> list[Tensor]:
+    """Return the parameters of an optimizer's groups in their order, a tied one once."""
+    return list(dict.fromkeys(parameter for group in groups for parameter in group["params"]))
+
+
+def n_bytes(parameters: Iterable[Tensor]) -> int:
+    """Return what one vector over the parameters takes when it is kept."""
+    return sum(p.numel() * (4 if p.dtype == torch.bfloat16 else p.itemsize) for p in parameters)
+
+
+def cleared(parameters: Iterable[Tensor]) -> bool | Tensor:
+    """Return whether gradients were cleared, by None or zeros; a tensor if a device knows."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    # A gradient that a backward pass has made and nobody has touched since has version 0: if it
+    # is zero, it was not cleared.
+    if not gradients or any(gradient._version == 0 for gradient in gradients):
+        return not gradients
+    if all(gradient.is_cpu for gradient in gradients):
+        return not any(_holds_anything(gradient) for gradient in gradients)
+    flags = [_holds_anything(gradient).to(gradients[0].device) for gradient in gradients]
+    return ~torch.stack(flags).any()
+
+
+def unscaled(
+    gradients: Iterable[Tensor | None], scale: Tensor | float, overflow: Tensor
+) -> list[Tensor | None]:
+    """Return gradients without the scale of mixed precision; nan where it overflowed."""
+    return [g if g is None else torch.where(overflow > 0, torch.nan, g / scale) for g in gradients]
+
+
+def norm(vectors: Iterable[Tensor | None]) -> Value:
+    """Return the Euclidean norm of all entries together, None standing for zeros."""
+    parts = [vector for vector in vectors if vector is not None]
+    if not parts:
+        return 0.0
+    if any(part.is_sparse or part.itemsize < 4 for part in parts):
+        parts = [part.coalesce().values() if part.is_sparse else part for part in parts]
+        parts = [part.float() if part.itemsize < 4 else part for part in parts]
+    each = torch._foreach_norm([part.detach() for part in parts])
+    total: Tensor = torch.linalg.vector_norm(torch.stack([one.to(each[0].device) for one in each]))
+    return total.item() if total.is_cpu else total
+
+
+class Kept:
+    """Vectors kept whole, those of the first steps, in the parameters' dtype (bfloat16: float32).
+
+    They wait as they are, on a device in its memory, for `store`.
+
+    Args:
+        missing: what stands in the earlier rows for a parameter that was added later.
+        rows: (n, n_parameters) the vectors to begin with.
+    """
+
+    def __init__(self, missing: float, rows: NDArray[Any] | None = None) -> None:
+        self._missing = missing
+        self._rows = np.empty((0, 0), np.float16) if rows is None else rows
+        self._n_stored = self._n_measured = len(self._rows)
+        self._waiting: list[list[Tensor | None]] = []
+
+    def __len__(self) -> int:
+        return self._n_stored + len(self._waiting)
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """A view (n, n_parameters) of what was stored."""
+        return self._rows[: self._n_stored]
+
+    def append(self, vectors: Sequence[Tensor | None]) -> None:
+        """Copy one vector, in the parts it comes in, None standing for zeros."""
+        self._waiting.append(
+            [None if v is None else (v.detach() if v.requires_grad else v).clone() for v in vectors]
+        )
+
+    def store(self, shapes: Sequence[Tensor]) -> None:
+        """Put the vectors that wait, whose parts have these shapes, side by side."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        parts = [
+            as_array(torch.stack([_dense(part, like) for part in column]).reshape(len(waiting), -1))
+            for column, like in zip(zip(*waiting, strict=True), shapes, strict=True)
+        ]
+        self._reserve(len(waiting), sum(part.shape[1] for part in parts), np.result_type(*parts))
+        new = slice(self._n_stored, self._n_stored + len(waiting))
+        np.concatenate(parts, axis=1, out=self._rows[new])
+        self._n_stored += len(waiting)
+
+    def measure(self, norm: NDArray[np.float64]) -> None:
+        """Write the norms of the vectors that came since the last time into their rows."""
+        new = slice(self._n_measured, self._n_stored)
+        norm[new] = norms(self._rows[new])
+        self._n_measured = self._n_stored
+
+    def _reserve(self, n_new: int, width: int, dtype: np.dtype[Any]) -> None:
+        capacity, known = self._rows.shape
+        needed = self._n_stored + n_new
+        if needed <= capacity and width == known:
+            return
+        grown = np.empty(
+            (max(needed, 2 * self._n_stored), width), np.result_type(self._rows, dtype)
+        )
+        grown[: self._n_stored, :known] = self.rows
+        grown[: self._n_stored, known:] = self._missing
+        self._rows = grown
+
+
+class PathSum:
+    """The sum of an epoch's gradients, each times its weight: O(n_parameters), however many.
+
+    Args:
+        parameters: the optimizer's parameters.
+        path: (n_parameters,) what the sum begins with; zeros unless given.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], path: NDArray[Any] | None = None) -> None:
+        self._sums = [_zeros(p) for p in parameters]
+        if path is not None:
+            parts = torch.from_numpy(path).split([p.numel() for p in parameters])
+            for total, part in zip(self._sums, parts, strict=True):
+                total.copy_(part.view_as(total))
+
+    def add(
+        self, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: Value
+    ) -> None:
+        """Add one step's gradient times its weight."""
+        known = len(self._sums)
+        self._sums += [_zeros(parameter) for parameter in parameters[known:]]
+        pairs = [(s, g) for s, g in zip(self._sums, gradients, strict=True) if g is not None]
+        sums, parts = [s for s, _ in pairs], [g.detach() for _, g in pairs]
+        if isinstance(weight, Tensor):
+            torch._foreach_add_(sums, [part * weight.to(part.device) for part in parts])
+        elif pairs:
+            torch._foreach_add_(sums, parts, alpha=weight)
+
+    def vector(self) -> NDArray[Any]:
+        """Return a copy of the sum as one vector (n_parameters,), waiting for the device."""
+        return np.concatenate([as_array(total).ravel() for total in self._sums])
+
+    def norm(self) -> float:
+        """Return the norm of the sum, waiting for the device."""
+        return float(norm(self._sums))
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """Return zeros to sum up in, in single precision at least."""
+    dtype = like.dtype if like.itemsize >= 4 else torch.float32
+    return torch.zeros(like.shape, dtype=dtype, device=like.device)
+
+
+def _dense(part: Tensor | None, like: Tensor) -> Tensor:
+    if part is None:
+        return torch.zeros_like(like)
+    return part if part.layout is torch.strided else part.to_dense()
+
+
+def _holds_anything(gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        return torch.tensor(gradient._nnz() > 0)
+    return gradient.any()
