@@ -12,7 +12,7 @@ from sgd_analysis._validation import as_array
 
 Value: TypeAlias = float | Tensor  # a tensor where the value is left on its device
 
-_DTYPES: dict[str, type[np.generic]] = {
+_DTYPES: dict[str, Any] = {
     "loss": np.float64,
     "n_samples": np.float64,
     "epoch": np.int64,
@@ -33,18 +33,25 @@ class Columns:
 
     def __init__(self) -> None:
         self.n_rows = 0
+        self.epoch = 0  # of the rows that are added
         self._arrays = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
         self._step_size = np.empty((0, 0))
         self._pending: list[tuple[Value, ...]] = []
-        self._on_device: list[tuple[int, list[int], Tensor]] = []
+        self._marks: list[tuple[str, int, Value]] = []
+        self._on_device: list[tuple[str, Any, Tensor]] = []
 
-    def append(self, *row: Value) -> None:
-        """Add one row: a value for each column, and the step size of each parameter group."""
+    def append(self, row: tuple[Value, ...]) -> None:
+        """Add a row: its loss, its number of samples, and the step size of each group."""
         pending = self._pending
         if pending and (len(pending) >= _PENDING or len(pending[-1]) != len(row)):
             self._store()
-        self._pending.append(row)
+            pending = self._pending
+        pending.append(row)
         self.n_rows += 1
+
+    def mark(self, name: str, value: Value) -> None:
+        """Set one of the other columns in the row added last."""
+        self._marks.append((name, self.n_rows - 1, value))
 
     def extend(self, columns: dict[str, NDArray[Any]], step_size: NDArray[np.float64]) -> None:
         """Begin with the rows of an earlier recording; a column that is not given holds nan."""
@@ -56,34 +63,45 @@ class Columns:
     def resolve(self) -> None:
         """Bring every value into the arrays."""
         self._store()
-        for position, rows, values in self._on_device:
-            self._column(position)[rows] = as_array(values)
+        for name, where, values in self._on_device:
+            self[name][where] = as_array(values)
         self._on_device = []
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a view of a column: (n_rows,), the step sizes (n_rows, n_groups)."""
         return (self._step_size if name == "step_size" else self._arrays[name])[: self.n_rows]
 
-    def _column(self, position: int) -> NDArray[Any]:
-        if position < len(_DTYPES):
-            return self._arrays[list(_DTYPES)[position]]
-        return self._step_size[:, position - len(_DTYPES)]
-
     def _store(self) -> None:
-        if not self._pending:
-            return
         pending, self._pending = self._pending, []
+        if not pending:
+            return
         first = self.n_rows - len(pending)
-        self._reserve(len(pending[0]) - len(_DTYPES))
-        for position, values in enumerate(zip(*pending, strict=True)):
-            column = self._column(position)[first : self.n_rows]
-            if Tensor in set(map(type, values)):
-                at = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
-                stacked = torch.stack([values[i] for i in at])
-                self._on_device.append((position, [first + i for i in at], stacked))
-                column[:] = [0 if isinstance(value, Tensor) else value for value in values]
-            else:
-                column[:] = values
+        self._reserve(len(pending[0]) - 2)
+        self._arrays["epoch"][first : self.n_rows] = self.epoch
+        self._arrays["skipped"][first : self.n_rows] = False
+        for name in ("norm", "local_norm"):
+            self._arrays[name][first : self.n_rows] = math.nan
+        rows = np.arange(first, self.n_rows)
+        loss, n_samples, *step_sizes = zip(*pending, strict=True)
+        self._put("loss", rows, loss)
+        self._put("n_samples", rows, n_samples)
+        for group, values in enumerate(step_sizes):
+            self._put("step_size", rows, values, group)
+        marks, self._marks = self._marks, []
+        for name in dict.fromkeys(name for name, _, _ in marks):
+            at, values = zip(*[(row, v) for marked, row, v in marks if marked == name], strict=True)
+            self._put(name, np.array(at), values)
+
+    def _put(
+        self, name: str, rows: NDArray[np.intp], values: tuple[Value, ...], *group: int
+    ) -> None:
+        """Write values into a column; those on a device when they are asked for."""
+        if Tensor in set(map(type, values)):
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            on_device = np.array([isinstance(value, Tensor) for value in values])
+            self._on_device.append((name, (rows[on_device], *group), torch.stack(tensors)))
+            values = tuple(0.0 if isinstance(value, Tensor) else value for value in values)
+        self[name][(rows, *group)] = values
 
     def _reserve(self, n_groups: int) -> None:
         capacity, known = self._step_size.shape

@@ -81,13 +81,14 @@ class SeenLosses:
         if isinstance(loss, Tensor) and loss.requires_grad:
             self._watch(loss, seen)
 
-    def take(self, has_gradient: bool) -> tuple[Value, Value] | None:
-        """Return the loss and the number of samples of the step made now, and forget them.
+    def take(self, gradients: Sequence[Tensor | None]) -> tuple[Value, Value] | None:
+        """Return the loss and the number of samples of a step with these gradients; forget them.
 
         Several passes of one criterion are averaged, weighted by their sizes, and the criteria
         added up; None where there is no loss, or no gradient left of it.
         """
         counted, observed, candidate = self._counted, self._observed, self._candidate
+        has_gradient = any(gradient is not None for gradient in gradients)
         self._candidate = None
         if candidate is not None and has_gradient and not observed:
             return candidate[0], candidate[1]

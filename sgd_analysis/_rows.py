@@ -98,23 +98,23 @@ class Rows:
             self.full_at = n_steps
         fits = self.full_at is None
         keeps = fits and self._whole
-        norm: Value = math.nan  # of a vector that is kept: computed with many others, later
-        local_norm: Value = math.nan
+        columns = self._columns
+        columns.append((loss, n_samples, *step_sizes))
+        if skipped is not False:
+            columns.mark("skipped", skipped)
         if self._gradients is not None:
-            if keeps:
+            if keeps:  # its norm is computed with those of many others, later
                 self._gradients.append(gradients)
             else:
-                norm = _gradients.norm(gradients)
+                columns.mark("norm", _gradients.norm(gradients))
                 self._add_to_path(gradients, 1.0 if self._takes_sums else n_samples, skipped)
         if self._local is not None:
             if keeps:
                 self._local.append(local)
             else:
-                local_norm = _gradients.norm(local)
+                columns.mark("local_norm", _gradients.norm(local))
         if self._weights is not None and fits:
             self._weights.append(self._parameters)
-        epoch = self._first_epoch + self.n_epochs
-        self._columns.append(loss, n_samples, epoch, skipped, norm, local_norm, *step_sizes)
         if fits and n_steps % self._store_every == 0:
             self._store_vectors()
 
@@ -126,6 +126,7 @@ class Rows:
             self._last_path_norm() if self._path_epoch == self.n_epochs else math.nan
         )
         self.n_epochs += 1
+        self._columns.epoch += 1
         self._first_row = self.n_steps
 
     @quiet
@@ -172,6 +173,7 @@ class Rows:
         if any(kind is not None and len(kind) < history.n_steps for kind in kinds):
             self.full_at = min(len(kind) for kind in kinds if kind is not None)
         self._columns.extend(columns, history.step_size)
+        self._columns.epoch = self._first_epoch + self.n_epochs
         if history.gradients is not None and history.gradients.last_path is not None:
             self._path_epoch = int(history.epoch[-1]) - self._first_epoch
             kept, weight = self._path_of_kept()

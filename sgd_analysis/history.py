@@ -150,18 +150,18 @@ class History:
 
     @property
     def local_gradient_norm(self) -> NDArray[np.float64]:
-        """(n_steps,) with several processes: the norm of the gradient of this one's own batch.
+        """(n_steps,) the norm of the gradient of this process's own batch, before averaging.
 
-        Raises ValueError if the run had one process.
+        Raises ValueError if the run had one process only.
         """
         return self._vectors("local_gradients").norm
 
     @property
     def local_gradient(self) -> NDArray[Any]:
-        """(n_steps, n_parameters) with several processes: the gradient of this one's own batch.
+        """(n_steps, n_parameters) the gradient of this process's own batch, before averaging.
 
-        It is the one before averaging, clipping and unscaling. Raises ValueError if the run had
-        one process, or if it was not kept for all of these steps.
+        It is not yet clipped or unscaled, either. Raises ValueError if the run had one process
+        only, or if it was not kept for all of these steps.
         """
         return self._whole("local_gradient", self._vectors("local_gradients").kept)
 
@@ -351,10 +351,10 @@ class History:
         n_steps = self.n_steps if n_steps is None else n_steps
         if len(kept) < n_steps:
             epochs = np.searchsorted(self._edges[1:], len(kept), side="right")
-            last = f"the last epoch that was is history[{epochs - 1}]" if epochs else "no epoch was"
+            last = f"the last epoch that was is [{epochs - 1}]" if epochs else "no whole epoch was"
             raise ValueError(
                 f"{name} was kept for the first {len(kept)} of these {n_steps} steps only, and "
-                f"{last}: give record(..., memory=...) more bytes to keep more"
+                f"{last}: give record() more memory= to keep more"
             )
         return kept
 

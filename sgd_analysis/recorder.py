@@ -2,24 +2,23 @@
 
 import math
 import operator
-import platform
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from numbers import Real
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sgd_analysis import _distributed, _gradients
 from sgd_analysis._columns import Value
 from sgd_analysis._denominators import denominator_of
-from sgd_analysis._hooks import InertInCopies, is_running
+from sgd_analysis._hooks import InertInCopies
 from sgd_analysis._losses import SeenLosses
 from sgd_analysis._rows import Rows
+from sgd_analysis._run_metadata import check_continues, metadata_of
+from sgd_analysis._steps import Steps
 from sgd_analysis._validation import integer_between, positive_number
 from sgd_analysis.history import History
 
@@ -86,6 +85,9 @@ def record(
     )
 
 
+_FLOAT = {float}
+
+
 class Recorder:
     """What `record` returns: attached to a loop until `close()` or the end of its `with`.
 
@@ -112,13 +114,15 @@ class Recorder:
         history: History | None,
     ) -> None:
         _check_kinds(optimizer, criteria, n_samples, gradients, history)
-        if steps_per_epoch is not None:
-            steps_per_epoch = integer_between("steps_per_epoch", steps_per_epoch, 1)
         self._optimizer = optimizer
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch = (
+            math.inf
+            if steps_per_epoch is None
+            else integer_between("steps_per_epoch", steps_per_epoch, 1)
+        )
         self._parameters = _gradients.parameters_of(optimizer.param_groups)
-        self._metadata = _metadata(optimizer, criteria)
-        _check_continues(history, self._metadata, self._parameters)
+        self._metadata = metadata_of(optimizer, criteria)
+        check_continues(history, self._metadata, self._parameters)
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
         self._losses = SeenLosses(sums, self._guarded)
         self._local = _distributed.local_gradients()
@@ -130,14 +134,13 @@ class Recorder:
             takes_sums=self._metadata["reduction"] == "sum",
             history=history,
         )
+        self._steps_left = self._steps_per_epoch - self._rows.steps_in_epoch
         self._in_groups: list[Tensor] = []
-        self._attached = self._works = True
+        self._attached = self._works = True  # until close(), or until a hook fails
         self._messages: list[str] = []  # that no warning has told of yet
         self._said: list[str] = []
         self._was_full = self._rows.full_at is not None
         self._n_unseen = 0  # the steps without a loss that no warning has told of yet
-        self._step: FrameType | None = None  # the frame of the step being made, if one is
-        self._awaits_closure = False
         self._handles: list[Any] = []
         try:
             self._follow(optimizer.param_groups)
@@ -216,7 +219,7 @@ class Recorder:
         """
         self._require_attached("end_epoch")
         if self._rows.steps_in_epoch:
-            self._rows.end_epoch()
+            self._end_epoch()
         self._warn()
 
     def close(self) -> None:
@@ -242,120 +245,66 @@ class Recorder:
         self, criteria: Iterable[nn.Module], n_samples: Callable[..., float] | None
     ) -> None:
         for index, criterion in enumerate(criteria):
-            hook = InertInCopies(self._forward_hook(index, n_samples or denominator_of(criterion)))
+            denominator = n_samples or denominator_of(criterion)
+            hook = InertInCopies(self._guarded(self._forward_hook(index, denominator)))
             self._handles.append(criterion.register_forward_hook(hook, with_kwargs=True))
-        before, after = InertInCopies(self._before_step), InertInCopies(self._after_step)
-        self._handles.append(self._optimizer.register_step_pre_hook(before))
-        self._handles.append(self._optimizer.register_step_post_hook(after))
+        self._handles.append(Steps(self._optimizer, self._add_row, self._step_ends, self._guarded))
 
     def _detach(self) -> None:
-        self._attached = False
-        self._step = None
+        self._attached = self._works = False
         for handle in self._handles:
             handle.remove()
         if self._local is not None:
             self._local.close()
         self._losses.forget()
 
-    # The hooks. Whatever goes wrong in one must not reach the user's loop.
+    def _guarded(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a hook without what would disturb the loop: errors, and being compiled with it."""
+        is_compiled = torch.compiler.is_dynamo_compiling
+
+        def guarded(*args: Any) -> Any:
+            if self._works and not is_compiled():
+                try:
+                    return hook(*args)
+                except Exception as error:
+                    # The hooks stay until close(): torch is going through them just now.
+                    self._works = False
+                    self._say_once(
+                        f"recording stopped after {self._rows.n_steps} steps, which are kept: "
+                        f"{error!r}"
+                    )
+            return None
+
+        return guarded
 
     def _forward_hook(self, index: int, denominator: Callable[..., Any]) -> Callable[..., None]:
         def after_forward(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
         ) -> None:
-            if not self._works or torch.compiler.is_compiling():
-                return
-            try:
-                if not isinstance(output, Tensor):
+            if not isinstance(output, Tensor):
+                self._say_once(
+                    f"{type(module).__name__} returned {type(output).__name__} instead of a "
+                    "tensor: call recorder.observe(loss, n_samples) in the loop"
+                )
+            elif output.requires_grad:
+                try:
+                    n_samples = denominator(*args, **kwargs)
+                    if type(n_samples) is not float:
+                        n_samples = _number(n_samples)
+                except Exception as error:
+                    n_samples = math.nan
                     self._say_once(
-                        f"{type(module).__name__} returned {type(output).__name__} instead of a "
-                        "tensor: call recorder.observe(loss, n_samples) in the loop"
+                        f"the number of samples of a batch is not known, and is nan ({error!r}): "
+                        "give record(..., n_samples=...) a function of what "
+                        f"{type(module).__name__} is called with"
                     )
-                elif output.requires_grad:
-                    try:
-                        count = denominator(*args, **kwargs)
-                        if type(count) is not float:
-                            count = _number(count)
-                    except Exception as error:
-                        count = math.nan
-                        self._say_once(
-                            "the number of samples of a batch is not known, and is nan "
-                            f"({error!r}): "
-                            "give record(..., n_samples=...) a function of what "
-                            f"{type(module).__name__} is called with"
-                        )
-                    self._losses.add(index, output, count)
-            except Exception as error:
-                self._give_up(error)
+                self._losses.add(index, output, n_samples)
 
         return after_forward
 
-    def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
-        def guarded(*args: Any) -> None:
-            if self._attached and self._works:
-                try:
-                    hook(*args)
-                except Exception as error:
-                    self._give_up(error)
-
-        return guarded
-
-    def _before_step(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self._works or torch.compiler.is_compiling():
-            return None
-        try:
-            # A subclass that calls super().step() comes here twice; a step that raised never got
-            # to `_after_step`. Only the stack tells one from the other.
-            if self._step is not None:
-                if is_running(self._step):
-                    return None
-                self._end_epoch_if_full()
-            self._step = sys._getframe(1)
-            closure = args[1] if len(args) > 1 else kwargs.get("closure")
-            if not callable(closure):
-                self._add_row()
-                return None
-            self._awaits_closure = True
-            closure = self._then_add_row(closure)
-            if len(args) > 1:
-                return (args[0], closure, *args[2:]), kwargs
-            return args, {**kwargs, "closure": closure}
-        except Exception as error:
-            self._give_up(error)
-            return None
-
-    def _then_add_row(self, closure: Callable[..., Any]) -> Callable[..., Any]:
-        def evaluate(*args: Any, **kwargs: Any) -> Any:
-            loss = closure(*args, **kwargs)
-            if self._awaits_closure:
-                self._awaits_closure = False
-                try:
-                    self._add_row()
-                except Exception as error:
-                    self._give_up(error)
-            return loss
-
-        return evaluate
-
-    def _after_step(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        if not self._works or self._step is not sys._getframe(1):
-            return
-        try:
-            self._step = None
-            if self._awaits_closure:  # the optimizer has not called it
-                self._awaits_closure = False
-                self._add_row()
-            if len(args) > 1 or kwargs:
-                self._losses.forget()  # what a closure's later evaluations have left
-            self._end_epoch_if_full()
-        except Exception as error:
-            self._give_up(error)
-
     def _add_row(self) -> None:
+        if self._steps_left <= 0:  # the step before raised when its row had been added
+            self._end_epoch()
         groups = self._optimizer.param_groups
         found = [parameter for group in groups for parameter in group["params"]]
         known = self._in_groups
@@ -368,15 +317,22 @@ class Recorder:
             scale = getattr(self._optimizer, "grad_scale", None)
             gradients = _gradients.unscaled(gradients, 1.0 if scale is None else scale, overflow)
             skipped = bool(overflow) if overflow.is_cpu else overflow > 0
-        seen = self._losses.take(any(gradient is not None for gradient in gradients))
+        seen = self._losses.take(gradients)
         if seen is None:
             self._n_unseen += 1
             seen = math.nan, math.nan
         step_sizes = [group.get("lr", math.nan) for group in groups]
-        if any(type(step_size) is not float for step_size in step_sizes):
+        if set(map(type, step_sizes)) != _FLOAT:
             step_sizes = [_number(step_size) for step_size in step_sizes]
         local = () if self._local is None else self._local.take(self._parameters)
         self._rows.append(*seen, step_sizes, gradients, local, skipped)
+        self._steps_left -= 1
+
+    def _step_ends(self, had_closure: bool) -> None:
+        if had_closure:
+            self._losses.forget()  # what its later evaluations have left
+        if self._steps_left <= 0:
+            self._end_epoch()
 
     def _follow(self, groups: list[dict[str, Any]]) -> None:
         """Notice parameters that were added to the optimizer, or taken out of it."""
@@ -387,18 +343,9 @@ class Recorder:
         if self._local is not None:
             self._local.watch(self._parameters)
 
-    def _end_epoch_if_full(self) -> None:
-        if self._steps_per_epoch is not None and self._rows.steps_in_epoch >= self._steps_per_epoch:
-            self._rows.end_epoch()
-
-    def _give_up(self, error: Exception) -> None:
-        self._works = False  # the hooks stay until close(): one may be running
-        self._say_once(
-            f"recording stopped after step {self._rows.n_steps}, what was recorded until then is "
-            f"kept ({type(error).__name__}: {error})"
-        )
-
-    # What the hooks have to say.
+    def _end_epoch(self) -> None:
+        self._rows.end_epoch()
+        self._steps_left = self._steps_per_epoch
 
     def _say_once(self, message: str) -> None:
         if message not in self._said:
@@ -419,9 +366,9 @@ class Recorder:
         if rows.full_at is not None and not self._was_full:
             self._was_full = True
             messages.append(
-                f"the vectors of {rows.full_at} steps fill the memory given to them; later steps "
-                "keep norms and the sum of the present epoch: give record() more memory=, or "
-                'gradients="norms" to have no more than that from the first step on'
+                f"whole vectors were kept for the first {rows.full_at} steps, more do not fit into "
+                "memory=; later steps keep norms and the sum of the present epoch: give record() "
+                'more, or gradients="norms" to have no more than that from the first step on'
             )
         return messages
 
@@ -439,54 +386,6 @@ def _number(value: Any) -> Value:
     if isinstance(value, Tensor):
         return value.item() if value.is_cpu else value.detach().clone()
     return float(value)
-
-
-def _metadata(optimizer: torch.optim.Optimizer, criteria: tuple[nn.Module, ...]) -> dict[str, Any]:
-    """Return what the run is made with, in terms that JSON knows."""
-    import sgd_analysis  # for its version; it imports this module
-
-    reductions = {getattr(criterion, "reduction", "mean") for criterion in criteria} or {"mean"}
-    plain = (bool, int, float, str, type(None))
-    return {
-        "reduction": reductions.pop() if len(reductions) == 1 else "mixed",
-        "criteria": [type(criterion).__name__ for criterion in criteria],
-        "optimizer": type(optimizer).__name__,
-        "parameter_groups": [
-            {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in group.items()
-                if name != "params" and isinstance(value, (*plain, tuple))
-            }
-            for group in optimizer.param_groups
-        ],
-        "versions": {
-            "sgd_analysis": sgd_analysis.__version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _check_continues(
-    history: History | None, metadata: dict[str, Any], parameters: list[Tensor]
-) -> None:
-    if history is None or not history.n_steps:
-        return
-    before = history.metadata.get("reduction", "mean")
-    if (before == "sum") != (metadata["reduction"] == "sum"):
-        raise ValueError(
-            f"history must continue with the reduction it began with, {before!r}, got criteria "
-            f"with {metadata['reduction']!r}"
-        )
-    n_parameters = sum(parameter.numel() for parameter in parameters)
-    for name in ("gradients", "local_gradients"):
-        vectors = getattr(history, name)
-        if vectors is not None and vectors.kept.shape[1] > n_parameters:
-            raise ValueError(
-                f"history must have at most the optimizer's {n_parameters} parameters, got "
-                f"{vectors.kept.shape[1]}: is it another model's?"
-            )
 
 
 def _check_kinds(

@@ -225,9 +225,21 @@ print(sorted({name.split(".")[0] for name in sys.modules}))
         assert f"'{heavy}'" not in result.stdout
 
 
-def test_the_readmes_example_measures_what_it_predicts(capsys):
-    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-    exec(example, {})
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+
+
+def test_the_readmes_first_example_records_a_loop(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(EXAMPLES[0], names)
+    assert "(65,) (65, 4) " in capsys.readouterr().out
+    loaded = sgd_analysis.History.load("run.npz")
+    assert loaded.loss.tolist() == names["history"].loss.tolist()
+    assert loaded.loss[-1] == names["loss"].item()
+
+
+def test_the_readmes_second_example_measures_what_it_predicts(capsys):
+    exec(EXAMPLES[1], {})
     predicted, measured = capsys.readouterr().out.splitlines()
     assert predicted.split()[0] == "predicted:"
     assert measured.split()[0] == "measured:"
