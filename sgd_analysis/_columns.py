@@ -38,7 +38,7 @@ class Columns:
         self._step_size = np.empty((0, 0))
         self._pending: list[tuple[Value, ...]] = []
         self._marks: list[tuple[str, int, Value]] = []
-        self._on_device: list[tuple[str, Any, Tensor]] = []
+        self._on_device: list[tuple[str, int, NDArray[np.intp], Tensor]] = []
 
     def append(self, row: tuple[Value, ...]) -> None:
         """Add a row: its loss, its number of samples, and the step size of each group."""
@@ -63,8 +63,8 @@ class Columns:
     def resolve(self) -> None:
         """Bring every value into the arrays."""
         self._store()
-        for name, where, values in self._on_device:
-            self[name][where] = as_array(values)
+        for name, group, rows, values in self._on_device:
+            self._column(name, group)[rows] = as_array(values)
         self._on_device = []
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -81,7 +81,7 @@ class Columns:
         self._arrays["skipped"][first : self.n_rows] = False
         for name in ("norm", "local_norm"):
             self._arrays[name][first : self.n_rows] = math.nan
-        rows = np.arange(first, self.n_rows)
+        rows = slice(first, self.n_rows)
         loss, n_samples, *step_sizes = zip(*pending, strict=True)
         self._put("loss", rows, loss)
         self._put("n_samples", rows, n_samples)
@@ -90,18 +90,22 @@ class Columns:
         marks, self._marks = self._marks, []
         for name in dict.fromkeys(name for name, _, _ in marks):
             at, values = zip(*[(row, v) for marked, row, v in marks if marked == name], strict=True)
-            self._put(name, np.array(at), values)
+            self._put(name, list(at), values)
 
     def _put(
-        self, name: str, rows: NDArray[np.intp], values: tuple[Value, ...], *group: int
+        self, name: str, rows: slice | list[int], values: tuple[Value, ...], group: int = 0
     ) -> None:
         """Write values into a column; those on a device when they are asked for."""
         if Tensor in set(map(type, values)):
             tensors = [value for value in values if isinstance(value, Tensor)]
-            on_device = np.array([isinstance(value, Tensor) for value in values])
-            self._on_device.append((name, (rows[on_device], *group), torch.stack(tensors)))
+            on_device = [isinstance(value, Tensor) for value in values]
+            at = np.arange(self.n_rows)[rows][on_device]
+            self._on_device.append((name, group, at, torch.stack(tensors)))
             values = tuple(0.0 if isinstance(value, Tensor) else value for value in values)
-        self[name][(rows, *group)] = values
+        self._column(name, group)[rows] = values
+
+    def _column(self, name: str, group: int) -> NDArray[Any]:
+        return self._step_size[:, group] if name == "step_size" else self._arrays[name]
 
     def _reserve(self, n_groups: int) -> None:
         capacity, known = self._step_size.shape

@@ -80,7 +80,9 @@ def test_what_recording_costs_a_step(benchmark, one_thread, make, settings, roun
         for name in random.sample(list(loops), len(loops)):
             seconds[name].append(loops[name].seconds_a_step(n_steps))
 
-    with record(recorded.optimizer, recorded.criterion, steps_per_epoch=200, **settings) as recorder:
+    with record(
+        recorded.optimizer, recorded.criterion, steps_per_epoch=200, **settings
+    ) as recorder:
         take_turns()  # imports, and the first use of everything
         for times in seconds.values():
             times.clear()
