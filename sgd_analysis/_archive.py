@@ -26,7 +26,13 @@ def write(path: str | os.PathLike[str], history: "History") -> None:
     """Write a history so that `path` holds either what it held before or all of this one."""
     target = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     arrays: dict[str, NDArray[Any]] = {}
-    description = {"format": _FORMAT, "version": _VERSION, "history": _describe(history, arrays)}
+    history_described = _describe(history, arrays)
+    description = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "arrays": sorted(arrays),
+        "history": history_described,
+    }
     arrays["description"] = np.frombuffer(json.dumps(description).encode(), dtype=np.uint8)
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -54,6 +60,8 @@ def read(path: str | os.PathLike[str]) -> "History":
         ) from error
     description = _description(path, arrays)
     try:
+        if sorted(arrays) != description["arrays"]:
+            raise ValueError(f"arrays {description['arrays']} expected, found {sorted(arrays)}")
         return _build(description["history"], arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold a whole History: {error!r}") from error
@@ -111,7 +119,7 @@ def _arrays(path: str | os.PathLike[str], file: Any) -> dict[str, NDArray[Any]]:
 def _description(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> Any:
     try:
         description = json.loads(arrays.pop("description").tobytes())
-        known = description["format"] == _FORMAT
+        known = description["format"] == _FORMAT and isinstance(description["version"], int)
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:

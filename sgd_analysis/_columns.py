@@ -40,18 +40,19 @@ class Columns:
         self._marks: list[tuple[str, int, Value]] = []
         self._on_device: list[tuple[str, int, NDArray[np.intp], Tensor]] = []
 
-    def append(self, row: tuple[Value, ...]) -> None:
-        """Add a row: its loss, its number of samples, and the step size of each group."""
+    def append(self, row: tuple[Value, ...], marks: list[tuple[str, Value]]) -> None:
+        """Add a row: its loss, its number of samples, and the step size of each group.
+
+        Marks set other columns of this row.
+        """
         pending = self._pending
         if pending and (len(pending) >= _PENDING or len(pending[-1]) != len(row)):
             self._store()
             pending = self._pending
+        for name, value in marks:
+            self._marks.append((name, self.n_rows, value))
         pending.append(row)
         self.n_rows += 1
-
-    def mark(self, name: str, value: Value) -> None:
-        """Set one of the other columns in the row added last."""
-        self._marks.append((name, self.n_rows - 1, value))
 
     def extend(self, columns: dict[str, NDArray[Any]], step_size: NDArray[np.float64]) -> None:
         """Begin with the rows of an earlier recording; a column that is not given holds nan."""
@@ -72,14 +73,15 @@ class Columns:
         return (self._step_size if name == "step_size" else self._arrays[name])[: self.n_rows]
 
     def _store(self) -> None:
-        pending, self._pending = self._pending, []
+        pending, marks = self._pending, self._marks
+        self._pending, self._marks = [], []
         if not pending:
             return
         first = self.n_rows - len(pending)
         self._reserve(len(pending[0]) - 2)
         self._arrays["epoch"][first : self.n_rows] = self.epoch
         self._arrays["skipped"][first : self.n_rows] = False
-        for name in ("norm", "local_norm"):
+        for name in ("loss", "n_samples", "norm", "local_norm"):  # unless they are set below
             self._arrays[name][first : self.n_rows] = math.nan
         rows = slice(first, self.n_rows)
         loss, n_samples, *step_sizes = zip(*pending, strict=True)
@@ -87,7 +89,6 @@ class Columns:
         self._put("n_samples", rows, n_samples)
         for group, values in enumerate(step_sizes):
             self._put("step_size", rows, values, group)
-        marks, self._marks = self._marks, []
         for name in dict.fromkeys(name for name, _, _ in marks):
             at, values = zip(*[(row, v) for marked, row, v in marks if marked == name], strict=True)
             self._put(name, list(at), values)
@@ -96,7 +97,7 @@ class Columns:
         self, name: str, rows: slice | list[int], values: tuple[Value, ...], group: int = 0
     ) -> None:
         """Write values into a column; those on a device when they are asked for."""
-        if Tensor in set(map(type, values)):
+        if any(issubclass(kind, Tensor) for kind in set(map(type, values))):
             tensors = [value for value in values if isinstance(value, Tensor)]
             on_device = [isinstance(value, Tensor) for value in values]
             at = np.arange(self.n_rows)[rows][on_device]

@@ -12,19 +12,22 @@ from sgd_analysis._columns import Value
 
 Denominator: TypeAlias = Callable[..., Value]
 
-_ELEMENTWISE = (
-    nn.MSELoss,
-    nn.L1Loss,
-    nn.SmoothL1Loss,
-    nn.HuberLoss,
-    nn.BCELoss,
-    nn.BCEWithLogitsLoss,
-    nn.SoftMarginLoss,
-    nn.HingeEmbeddingLoss,
-    nn.PoissonNLLLoss,
-    nn.GaussianNLLLoss,
-    nn.KLDivLoss,
-)
+_ELEMENTWISE = {
+    loss.forward
+    for loss in (
+        nn.MSELoss,
+        nn.L1Loss,
+        nn.SmoothL1Loss,
+        nn.HuberLoss,
+        nn.BCELoss,
+        nn.BCEWithLogitsLoss,
+        nn.SoftMarginLoss,
+        nn.HingeEmbeddingLoss,
+        nn.PoissonNLLLoss,
+        nn.GaussianNLLLoss,
+        nn.KLDivLoss,
+    )
+}
 
 
 def denominator_of(criterion: nn.Module) -> Denominator:
@@ -34,14 +37,17 @@ def denominator_of(criterion: nn.Module) -> Denominator:
     their class weights; losses over elements by the number of elements; all others, and modules
     that are not torch's own, by the length of their first argument.
     """
-    if isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)):
+    forward = type(criterion).forward  # another one in a subclass may divide by anything
+    if forward in {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}:
         return lambda input, target: _n_targets(criterion, input, target)
-    if isinstance(criterion, _ELEMENTWISE) and criterion.reduction != "batchmean":
+    if forward in _ELEMENTWISE and criterion.reduction != "batchmean":
         return _n_elements
+    if forward is nn.CTCLoss.forward:  # (time steps, samples, classes)
+        return lambda input, *_, **__: float(input.shape[1]) if input.ndim == 3 else 1.0
     return _batch_size
 
 
-def _n_targets(criterion: nn.CrossEntropyLoss | nn.NLLLoss, input: Tensor, target: Tensor) -> Value:
+def _n_targets(criterion: Any, input: Tensor, target: Tensor) -> Value:
     if target.is_floating_point():  # a distribution over the classes for each sample
         return input.numel() / input.shape[1 if input.ndim > 1 else 0]
     weight = criterion.weight if criterion.reduction == "mean" else None

@@ -1,7 +1,7 @@
 """Several processes: each one's own gradients before they are averaged, and histories together."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +12,21 @@ from sgd_analysis._vectors import quiet
 from sgd_analysis.history import History
 
 
-def local_gradients() -> "LocalGradients | None":
-    """Return what watches this process's own gradients, or None if there is one process only."""
+def has_several_processes() -> bool:
+    """Return whether this process is one of several that train together."""
     distributed = _distributed()
-    return LocalGradients() if distributed and distributed.get_world_size() > 1 else None
+    return distributed is not None and distributed.get_world_size() > 1
 
 
 class LocalGradients:
-    """This process's own gradients, copied as they are accumulated, before they are averaged."""
+    """This process's own gradients, copied as they are accumulated, before they are averaged.
 
-    def __init__(self) -> None:
+    Args:
+        guard: wraps a hook so that no error of it reaches the loop.
+    """
+
+    def __init__(self, guard: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+        self._hook = guard(self._copy)
         self._latest: dict[Tensor, Tensor] = {}
         self._handles: dict[Tensor, Any] = {}
 
@@ -29,7 +34,7 @@ class LocalGradients:
         """Watch these parameters from their next backward pass on."""
         for parameter in parameters:
             if parameter.requires_grad and parameter not in self._handles:
-                handle = parameter.register_post_accumulate_grad_hook(self._copy)
+                handle = parameter.register_post_accumulate_grad_hook(self._hook)
                 self._handles[parameter] = handle
 
     def take(self, parameters: Sequence[Tensor]) -> list[Tensor | None]:

@@ -1,7 +1,8 @@
 """Reading the vectors of a step off its parameters: whole, as a norm, or into a sum."""
 
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,15 +13,32 @@ from sgd_analysis._columns import Value
 from sgd_analysis._validation import as_array
 from sgd_analysis._vectors import norms
 
-
-def parameters_of(groups: Iterable[dict[str, Any]]) -> list[Tensor]:
-    """Return the parameters of an optimizer's groups in their order, a tied one once."""
-    return list(dict.fromkeys(parameter for group in groups for parameter in group["params"]))
+# For each parameter its gradient, without keeping it alive, and the gradient's version.
+State: TypeAlias = list[tuple[weakref.ref[Tensor], int] | None]
 
 
 def n_bytes(parameters: Iterable[Tensor]) -> int:
     """Return what one vector over the parameters takes when it is kept."""
     return sum(p.numel() * (4 if p.dtype == torch.bfloat16 else p.itemsize) for p in parameters)
+
+
+def state(parameters: Iterable[Tensor]) -> State:
+    """Return what `has_passed` needs to tell if a backward pass has come since."""
+    return [
+        None if gradient is None else (weakref.ref(gradient), gradient._version)
+        for gradient in [parameter.grad for parameter in parameters]
+    ]
+
+
+def has_passed(parameters: Iterable[Tensor], before: State) -> bool:
+    """Return whether there are gradients other than before, or changed ones."""
+    for parameter, known in zip(parameters, before, strict=False):
+        gradient = parameter.grad
+        if gradient is not None and (
+            known is None or known[0]() is not gradient or known[1] != gradient._version
+        ):
+            return True
+    return False
 
 
 def cleared(parameters: Iterable[Tensor]) -> bool | Tensor:
@@ -80,11 +98,9 @@ class Kept:
         """A view (n, n_parameters) of what was stored."""
         return self._rows[: self._n_stored]
 
-    def append(self, vectors: Sequence[Tensor | None]) -> None:
-        """Copy one vector, in the parts it comes in, None standing for zeros."""
-        self._waiting.append(
-            [None if v is None else (v.detach() if v.requires_grad else v).clone() for v in vectors]
-        )
+    def put(self, vector: list[Tensor | None]) -> None:
+        """Add one vector, in parts, None standing for zeros."""
+        self._waiting.append(vector)
 
     def store(self, shapes: Sequence[Tensor]) -> None:
         """Put the vectors that wait, whose parts have these shapes, side by side."""
@@ -119,6 +135,11 @@ class Kept:
         self._rows = grown
 
 
+def copied(vector: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """Return a copy of a vector that comes in parts."""
+    return [None if v is None else (v.detach() if v.requires_grad else v).clone() for v in vector]
+
+
 class PathSum:
     """The sum of an epoch's gradients, each times its weight: O(n_parameters), however many.
 
@@ -130,8 +151,9 @@ class PathSum:
     def __init__(self, parameters: Sequence[Tensor], path: NDArray[Any] | None = None) -> None:
         self._sums = [_zeros(p) for p in parameters]
         if path is not None:
-            parts = torch.from_numpy(path).split([p.numel() for p in parameters])
-            for total, part in zip(self._sums, parts, strict=True):
+            sizes = [parameter.numel() for parameter in parameters]
+            whole = np.pad(path, (0, sum(sizes) - len(path)))  # for parameters added since
+            for total, part in zip(self._sums, torch.from_numpy(whole).split(sizes), strict=True):
                 total.copy_(part.view_as(total))
 
     def add(
@@ -140,12 +162,19 @@ class PathSum:
         """Add one step's gradient times its weight."""
         known = len(self._sums)
         self._sums += [_zeros(parameter) for parameter in parameters[known:]]
-        pairs = [(s, g) for s, g in zip(self._sums, gradients, strict=True) if g is not None]
-        sums, parts = [s for s, _ in pairs], [g.detach() for _, g in pairs]
+        pairs = [
+            (total, part.detach())
+            for total, part in zip(self._sums, gradients, strict=True)
+            if part is not None
+        ]
         if isinstance(weight, Tensor):
-            torch._foreach_add_(sums, [part * weight.to(part.device) for part in parts])
+            for total, part in pairs:
+                total.add_(part * weight.to(part.device))
+        elif any(part.is_sparse for _, part in pairs):
+            for total, part in pairs:
+                total.add_(part, alpha=weight)
         elif pairs:
-            torch._foreach_add_(sums, parts, alpha=weight)
+            torch._foreach_add_(*map(list, zip(*pairs, strict=True)), alpha=weight)
 
     def vector(self) -> NDArray[Any]:
         """Return a copy of the sum as one vector (n_parameters,), waiting for the device."""

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgd_analysis import _gradients
 from sgd_analysis._columns import Value
-
-State: TypeAlias = tuple[Tensor | None, int]
+from sgd_analysis._gradients import State
 
 _OBSERVED = -1
 _WHOLE = 1.0
@@ -31,13 +30,13 @@ class SeenLoss:
 class SeenLosses:
     """The losses computed since the last step, and which of their gradients are still there.
 
-    A loss counts from the beginning of its backward pass on. If another pass begins and the
-    gradients have been cleared in between, what counted until then does no more: the other half
-    of a GAN, the first pass of SAM, a step that mixed precision left out.
+    A loss counts if its backward pass changes a gradient of the optimizer's. If another pass
+    begins and the gradients have been cleared in between, what counted until then does no more:
+    the other half of a GAN, the first pass of SAM, a step that mixed precision left out.
 
-    A hook in the backward pass tells when it begins, and costs more than all the rest of a
-    recorded step. In the loop of the tutorials, one loss a step, there is nothing to tell, and
-    none is hung up from the second step on until two losses come before one step.
+    Hooks in the backward pass tell of it, and cost more than all the rest of a recorded step. In
+    the loop of the tutorials, one loss a step, there is nothing to tell, and none are hung up
+    from the second step on until two losses come before one step.
 
     Args:
         sums: for each criterion, whether it takes the sum over the samples instead of the mean.
@@ -47,30 +46,30 @@ class SeenLosses:
     def __init__(
         self, sums: Sequence[bool], guard: Callable[[Callable[..., None]], Callable[..., None]]
     ) -> None:
+        self.n_waiting = 0  # the losses seen since the last step
         self._sums = sums
         self._guard = guard
         self._parameters: Sequence[Tensor] = ()
-        self._counted: list[SeenLoss] = []
         self._observed: list[SeenLoss] = []
-        self._pass = -1
+        self._counted: list[SeenLoss] = []
+        self._passes: dict[int, tuple[list[SeenLoss], State]] = {}  # that have begun
         self._watches = True
-        self._n_seen = 0
+        self._is_first_step = True
         self._candidate: tuple[Value, Value, int, Tensor, State] | None = None
-        self._sentinel: Tensor | None = None
 
     def lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Say whose gradients the steps that follow use."""
         self._parameters = parameters
-        self._sentinel = None
 
     def add(self, criterion: int, output: Tensor, n_samples: Value) -> None:
         """Take the output of a criterion; it counts if a step uses its gradient."""
+        self.n_waiting += 1
         if not self._watches:
             if self._candidate is None:
-                self._candidate = (_value(output), n_samples, criterion, output, self._state())
+                state = _gradients.state(self._parameters)
+                self._candidate = (_value(output), n_samples, criterion, output, state)
                 return
             self._watch_candidate()
-        self._n_seen += 1
         self._watch(output, SeenLoss(criterion, _value(output), n_samples))
 
     def observe(self, loss: Value, n_samples: Value) -> None:
@@ -89,13 +88,13 @@ class SeenLosses:
         """
         counted, observed, candidate = self._counted, self._observed, self._candidate
         has_gradient = any(gradient is not None for gradient in gradients)
-        self._candidate = None
+        if self._is_first_step and has_gradient:
+            self._is_first_step = False
+            self._watches = self.n_waiting != 1 or bool(observed)
+        self.n_waiting, self._candidate = 0, None
         if candidate is not None and has_gradient and not observed:
             return candidate[0], candidate[1]
-        if self._sentinel is None and has_gradient:
-            self._sentinel = _smallest_with_gradient(self._parameters)
-            self._watches = self._watches and (self._n_seen != 1 or bool(observed))
-        self._observed, self._counted, self._n_seen = [], [], 0
+        self._observed, self._counted = [], []
         losses = observed or (counted if has_gradient else [])
         if not losses:
             return None
@@ -103,13 +102,14 @@ class SeenLosses:
             return losses[0].value, losses[0].n_samples
         totals = [
             self._total([seen for seen in losses if seen.criterion == criterion])
-            for criterion in dict.fromkeys(seen.criterion for seen in losses)
+            for criterion in sorted({seen.criterion for seen in losses})
         ]
         return sum(loss for loss, _ in totals), totals[0][1]
 
     def forget(self) -> None:
         """Drop everything that waits for a step."""
-        self._observed, self._counted, self._candidate, self._n_seen = [], [], None, 0
+        self._observed, self._counted, self._candidate, self.n_waiting = [], [], None, 0
+        self._passes = {}
 
     def _watch_candidate(self) -> None:
         """Find out what became of the loss without a hook, and hang hooks up from now on."""
@@ -120,8 +120,7 @@ class SeenLosses:
         self._candidate = None
         seen = SeenLoss(criterion, value, n_samples)
         self._watch(output, seen)  # which tells if its backward pass is still to come
-        now = self._state()
-        if now[0] is not None and (now[0] is not before[0] or now[1] != before[1]):
+        if _gradients.has_passed(self._parameters, before):
             self._counted.append(seen)
 
     def _watch(self, output: Tensor, seen: SeenLoss) -> None:
@@ -131,12 +130,18 @@ class SeenLosses:
 
     def _backward_begins(self, seen: SeenLoss) -> None:
         this_pass = torch._C._current_graph_task_id()  # several losses may share one pass
-        if this_pass != self._pass:
-            self._pass = this_pass
-            if self._counted:
+        if this_pass not in self._passes:
+            if self._counted and not self._passes:
                 self._drop_cleared()
-        if seen not in self._counted:
-            self._counted.append(seen)
+            self._passes[this_pass] = ([], _gradients.state(self._parameters))
+            engine: Any = torch.autograd.Variable._execution_engine
+            engine.queue_callback(self._guard(lambda: self._backward_ends(this_pass)))
+        self._passes[this_pass][0].append(seen)
+
+    def _backward_ends(self, this_pass: int) -> None:
+        losses, before = self._passes.pop(this_pass, ([], []))
+        if _gradients.has_passed(self._parameters, before):
+            self._counted += [seen for seen in losses if seen not in self._counted]
 
     def _drop_cleared(self) -> None:
         cleared = _gradients.cleared(self._parameters)
@@ -147,11 +152,6 @@ class SeenLosses:
         elif cleared:
             self._observed = [seen for seen in self._observed if seen not in self._counted]
             self._counted = []
-
-    def _state(self) -> State:
-        """Return what tells if a backward pass has come since: one gradient, and its version."""
-        gradient = None if self._sentinel is None else self._sentinel.grad
-        return (None, -1) if gradient is None else (gradient, gradient._version)
 
     def _total(self, losses: list[SeenLoss]) -> tuple[Value, Value]:
         n_samples = sum(seen.weight * seen.n_samples for seen in losses)
@@ -165,11 +165,8 @@ class SeenLosses:
 
 def _value(loss: Tensor) -> Value:
     """Return a copy of a loss, or of its mean; a number unless it is on a device."""
+    if loss.is_complex():
+        return math.nan
     if loss.ndim:
         loss = loss.detach().float().mean() if loss.itemsize < 4 else loss.detach().mean()
     return loss.item() if loss.is_cpu else loss.detach().clone()
-
-
-def _smallest_with_gradient(parameters: Sequence[Tensor]) -> Tensor | None:
-    have = [parameter for parameter in parameters if parameter.grad is not None]
-    return min(have, key=Tensor.numel) if have else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgd_analysis import _gradients
 from sgd_analysis._columns import Columns, Value
-from sgd_analysis._gradients import Kept, PathSum
+from sgd_analysis._gradients import Kept, PathSum, copied
 from sgd_analysis._vectors import Vectors, quiet, weighted_sum
 from sgd_analysis.history import History
 
@@ -78,7 +78,8 @@ class Rows:
         self._store_vectors()
         self._parameters = parameters
         size = _gradients.n_bytes(parameters)
-        self._room = self._memory // (self._n_kinds * size or 1)
+        a_step = self._n_kinds * size
+        self._room = self._memory // a_step if a_step else sys.maxsize
         # Storing many at once is cheap; on a device it has to wait for the end of the epoch.
         on_cpu = all(parameter.is_cpu for parameter in parameters)
         self._store_every = max(_BATCH_BYTES // (size or 1), 1) if on_cpu else sys.maxsize
@@ -98,24 +99,27 @@ class Rows:
             self.full_at = n_steps
         fits = self.full_at is None
         keeps = fits and self._whole
-        columns = self._columns
-        columns.append((loss, n_samples, *step_sizes))
-        if skipped is not False:
-            columns.mark("skipped", skipped)
-        if self._gradients is not None:
-            if keeps:  # its norm is computed with those of many others, later
-                self._gradients.append(gradients)
-            else:
-                columns.mark("norm", _gradients.norm(gradients))
-                self._add_to_path(gradients, 1.0 if self._takes_sums else n_samples, skipped)
+        # What may fail, for want of memory, comes first: no half of a row is left behind.
+        row = (loss, n_samples, *step_sizes)
+        marks: list[tuple[str, Value]] = [] if skipped is False else [("skipped", skipped)]
+        copies: list[tuple[Kept, list[Tensor | None]]] = []
+        if self._weights is not None and fits:
+            copies.append((self._weights, copied(self._parameters)))
         if self._local is not None:
             if keeps:
-                self._local.append(local)
+                copies.append((self._local, copied(local)))
             else:
-                columns.mark("local_norm", _gradients.norm(local))
-        if self._weights is not None and fits:
-            self._weights.append(self._parameters)
-        if fits and n_steps % self._store_every == 0:
+                marks.append(("local_norm", _gradients.norm(local)))
+        if self._gradients is not None:
+            if keeps:  # its norm is computed with those of many others, later
+                copies.append((self._gradients, copied(gradients)))
+            else:
+                marks.append(("norm", _gradients.norm(gradients)))
+                self._add_to_path(gradients, 1.0 if self._takes_sums else n_samples, skipped)
+        self._columns.append(row, marks)
+        for kept, vector in copies:
+            kept.put(vector)
+        if fits and (n_steps + 1) % self._store_every == 0:
             self._store_vectors()
 
     @quiet
@@ -170,14 +174,17 @@ class Rows:
             self._weights = Kept(math.nan, history.kept_weights)
         # Only the vectors of the first steps are kept: where some are missing, no more can follow.
         kinds = [self._weights, *([self._gradients, self._local] if self._whole else [])]
-        if any(kind is not None and len(kind) < history.n_steps for kind in kinds):
-            self.full_at = min(len(kind) for kind in kinds if kind is not None)
+        n_kept = [len(kind) for kind in kinds if kind is not None]
+        if n_kept and min(n_kept) < history.n_steps:
+            self.full_at = min(n_kept)
         self._columns.extend(columns, history.step_size)
         self._columns.epoch = self._first_epoch + self.n_epochs
         if history.gradients is not None and history.gradients.last_path is not None:
             self._path_epoch = int(history.epoch[-1]) - self._first_epoch
             kept, weight = self._path_of_kept()
-            self._path_before = history.gradients.last_path * weight - kept
+            self._path_before = history.gradients.last_path * weight
+            if kept is not None:
+                self._path_before[: len(kept)] -= kept
 
     def _resolve(self) -> None:
         self._columns.resolve()
@@ -202,7 +209,7 @@ class Rows:
         if isinstance(skipped, Tensor):
             weight = torch.where(skipped, 0.0, weight)
             gradients = [g if g is None else torch.where(skipped, 0.0, g) for g in gradients]
-        elif skipped:
+        elif skipped or (not isinstance(weight, Tensor) and weight == 0):
             return
         self._path.add(gradients, self._parameters, weight)
 
@@ -210,17 +217,18 @@ class Rows:
         """Return the path gradient of the epoch that was last summed up along the way."""
         kept, weight = self._path_of_kept()
         path = np.array(self._path_before) if self._path is None else self._path.vector()
-        path += kept
+        if kept is not None:
+            path[: len(kept)] += kept  # which may be from before a parameter was added
         path /= weight
         return path
 
     def _last_path_norm(self) -> float:
         kept, weight = self._path_of_kept()
-        if self._path is None or not np.isscalar(kept):
+        if self._path is None or kept is not None:
             return float(np.linalg.norm(self._last_path()))
         return float(self._path.norm() / weight)  # without another vector
 
-    def _path_of_kept(self) -> tuple[NDArray[Any] | float, float]:
+    def _path_of_kept(self) -> tuple[NDArray[Any] | None, float]:
         """Return what gradients kept whole add to that path, and the weight of all its steps."""
         epoch = self._columns["epoch"]
         first, end = np.searchsorted(epoch, self._first_epoch + self._path_epoch + np.arange(2))
@@ -228,6 +236,6 @@ class Rows:
         n_samples = np.where(used, self._columns["n_samples"][first:end], 0)
         rows = None if self._gradients is None else self._gradients.rows[first:end]
         if rows is None or not len(rows):
-            return 0.0, n_samples.sum()
+            return None, n_samples.sum()
         weights = np.where(used, 1.0, 0.0) if self._takes_sums else n_samples
         return weighted_sum(weights[: len(rows)], rows), n_samples.sum()

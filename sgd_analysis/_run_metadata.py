@@ -1,12 +1,11 @@
 """What a run was made with, and whether another run can continue it."""
 
 import platform
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sgd_analysis.history import History
 
@@ -17,18 +16,14 @@ def metadata_of(
     """Return what the run is made with, in terms that JSON knows."""
     import sgd_analysis  # for its version; it imports this module
 
-    reductions = {getattr(criterion, "reduction", "mean") for criterion in criteria} or {"mean"}
-    plain = (bool, int, float, str, type(None))
+    reductions = {getattr(criterion, "reduction", "mean") for criterion in criteria}
+    reductions = {reduction for reduction in reductions if isinstance(reduction, str)} or {"mean"}
     return {
         "reduction": reductions.pop() if len(reductions) == 1 else "mixed",
         "criteria": [type(criterion).__name__ for criterion in criteria],
         "optimizer": type(optimizer).__name__,
         "parameter_groups": [
-            {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in group.items()
-                if name != "params" and isinstance(value, (*plain, tuple))
-            }
+            {name: _plain(value) for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ],
         "versions": {
@@ -40,13 +35,28 @@ def metadata_of(
     }
 
 
+def _plain(value: Any) -> Any:
+    """Return a setting as JSON can hold it."""
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
 def check_continues(
-    history: History | None, metadata: dict[str, Any], parameters: Sequence[Tensor]
+    history: History | None,
+    metadata: dict[str, Any],
+    groups: list[dict[str, Any]],
+    *,
+    gradients: str,
+    weights: bool,
 ) -> None:
-    """Raise unless a run with this metadata and these parameters can continue a history.
+    """Raise unless a run with these settings can continue a history.
 
     Raises:
-        ValueError: if the reduction is another, or the history has more parameters.
+        ValueError: if the reduction is another, the history has more parameters, or something
+            that was recorded would not be, or the other way round.
     """
     if history is None or not history.n_steps:
         return
@@ -56,11 +66,24 @@ def check_continues(
             f"history must continue with the reduction it began with, {before!r}, got criteria "
             f"with {metadata['reduction']!r}"
         )
-    n_parameters = sum(parameter.numel() for parameter in parameters)
-    for name in ("gradients", "local_gradients"):
-        vectors = getattr(history, name)
-        if vectors is not None and vectors.kept.shape[1] > n_parameters:
+    if (history.gradients is None) != (gradients == "none"):
+        began = "without" if history.gradients is None else "with"
+        raise ValueError(
+            f"history must continue {began} gradients, as it began, got gradients={gradients!r}"
+        )
+    if (history.kept_weights is None) == weights:
+        began = "without" if history.kept_weights is None else "with"
+        raise ValueError(
+            f"history must continue {began} weights, as it began, got weights={weights}"
+        )
+    found = dict.fromkeys(parameter for group in groups for parameter in group["params"])
+    n_parameters = sum(parameter.numel() for parameter in found)
+    vectors = [history.kept_weights]
+    for kind in (history.gradients, history.local_gradients):
+        vectors += [] if kind is None else [kind.kept, kind.last_path]
+    for vector in vectors:
+        if vector is not None and vector.shape[-1] > n_parameters:
             raise ValueError(
                 f"history must have at most the optimizer's {n_parameters} parameters, got "
-                f"{vectors.kept.shape[1]}: is it another model's?"
+                f"{vector.shape[-1]}: is it another model's?"
             )

@@ -36,17 +36,24 @@ class Steps:
         self._begins, self._ends = begins, ends
         self._after_closure = guard(begins)
         self._frame: FrameType | None = None  # of the step being made, if one is
-        self._awaits_closure = False
+        self._has_closure = self._awaits_closure = False
         self._handles = [
             optimizer.register_step_pre_hook(InertInCopies(guard(self._before))),
             optimizer.register_step_post_hook(InertInCopies(guard(self._after))),
         ]
 
-    def remove(self) -> None:
-        """Take the hooks off."""
+    def remove(self) -> bool:
+        """Take the hooks off, if torch is not just going through them.
+
+        Returns:
+            Whether it was not.
+        """
+        if self._frame is not None and is_running(self._frame):
+            return False
         self._frame = None
         for handle in self._handles:
             handle.remove()
+        return True
 
     def _before(
         self, optimizer: object, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -57,10 +64,10 @@ class Steps:
             return None
         self._frame = sys._getframe(2)  # of the step that called the guard
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        self._has_closure = self._awaits_closure = callable(closure)
         if not callable(closure):
             self._begins()
             return None
-        self._awaits_closure = True
         closure = self._then_begins(closure)
         if len(args) > 1:
             return (args[0], closure, *args[2:]), kwargs
@@ -83,4 +90,4 @@ class Steps:
         if self._awaits_closure:  # the optimizer has not called it
             self._awaits_closure = False
             self._begins()
-        self._ends(len(args) > 1 or bool(kwargs))
+        self._ends(self._has_closure)

@@ -58,4 +58,5 @@ def html(history: "History") -> str:
         + "</tr>"
         for epoch in range(max(history.n_epochs - _N_ROWS, 0), history.n_epochs)
     ]
-    return f"<table>{caption}<thead><tr>{names}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head, body = f"<thead><tr>{names}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
+    return f'<table class="dataframe">{caption}{head}{body}</table>'

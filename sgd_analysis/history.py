@@ -72,10 +72,15 @@ class History:
         if self.skipped is None:
             object.__setattr__(self, "skipped", np.zeros(np.shape(self.loss), dtype=bool))
         for name, dtype in _COLUMNS.items():
-            column: NDArray[Any] = np.asarray(getattr(self, name), dtype=dtype).view()
+            given = np.asarray(getattr(self, name))
+            column: NDArray[Any] = given.astype(dtype, copy=False).view()
+            if dtype is np.int64 and not np.array_equal(column, given):
+                raise ValueError(f"{name} must hold integers, got {given}")
             column.setflags(write=False)
             object.__setattr__(self, name, column)
+        object.__setattr__(self, "n_epochs", operator.index(self.n_epochs))
         self._check_columns()
+        self._check_vectors()
 
     def _check_columns(self) -> None:
         shapes = [getattr(self, name).shape for name in _COLUMNS]
@@ -84,12 +89,6 @@ class History:
                 "loss, n_samples, epoch (n_steps,), step_size (n_steps, n_groups) and skipped "
                 f"(n_steps,) must have one row a step each, got shapes {shapes}"
             )
-        for name in ("gradients", "local_gradients"):
-            vectors = getattr(self, name)
-            if vectors is not None and len(vectors.norm) != self.n_steps:
-                raise ValueError(
-                    f"{name} must have one norm a step, {self.n_steps}, got {len(vectors.norm)}"
-                )
         changes = self.epoch[1:] - self.epoch[:-1]
         if changes.size and (changes.min() < 0 or changes.max() > 1):
             raise ValueError(f"epoch must stay or grow by one from step to step, got {self.epoch}")
@@ -98,6 +97,30 @@ class History:
                 f"n_epochs must be {self._begun}, the number of epochs begun, or one less if the "
                 f"last was not finished, got {self.n_epochs}"
             )
+
+    def _check_vectors(self) -> None:
+        for name in ("gradients", "local_gradients"):
+            vectors = getattr(self, name)
+            if vectors is not None and len(vectors.norm) != self.n_steps:
+                raise ValueError(
+                    f"{name} must have one norm a step, {self.n_steps}, got {len(vectors.norm)}"
+                )
+        paths = None if self.gradients is None else self.gradients.path_norm
+        if paths is not None and len(paths) != self.n_epochs:
+            raise ValueError(
+                f"path_norm must have one value a finished epoch, {self.n_epochs}, got {len(paths)}"
+            )
+        if self.kept_weights is not None:
+            weights = np.asarray(self.kept_weights).view()
+            if weights.ndim != 2 or len(weights) > self.n_steps:
+                raise ValueError(
+                    "kept_weights (n_kept, n_parameters) must be those of the first steps, got "
+                    f"shape {weights.shape} for {self.n_steps} steps"
+                )
+            weights.setflags(write=False)
+            object.__setattr__(self, "kept_weights", weights)
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata must be a mapping, got {self.metadata!r}")
 
     def __repr__(self) -> str:
         return _summary.text(self)
@@ -121,6 +144,7 @@ class History:
     def running_loss(self) -> NDArray[np.float64]:
         """(n_epochs,) the size-weighted mean of each finished epoch's batch losses, w moving."""
         sums = self.loss if self._takes_sums else self.loss * self.n_samples
+        sums = np.where(self.n_samples == 0, 0.0, sums)  # all targets ignored: its mean is nan
         return self._sums_by_epoch(sums) / self._sums_by_epoch(self.n_samples)
 
     @property

@@ -94,8 +94,10 @@ class Recorder:
     One row is recorded at each `optimizer.step()`, just before its update. A loss counts for the
     step that uses its gradient: one computed without gradients, or whose gradients were cleared
     before the step, does not. Several backward passes of one criterion in a step are averaged,
-    weighted by their sizes; several criteria are added up. Of a step with a closure, the
-    closure's first evaluation counts.
+    weighted by their sizes, and so are several calls of it in one pass; several criteria are added
+    up, and the first one gives the number of samples. Of a step with a closure, the closure's
+    first evaluation counts. Where the loop reduces its losses otherwise, or puts gradients
+    together itself, `observe` says what the loss was.
 
     The hooks never raise, never warn and never wait for a device within a step. What they have
     to say is said as a warning by `end_epoch()` or `close()`; the device is waited for when an
@@ -113,38 +115,45 @@ class Recorder:
         weights: bool,
         history: History | None,
     ) -> None:
-        _check_kinds(optimizer, criteria, n_samples, gradients, history)
+        _check_kinds(optimizer, criteria, n_samples, gradients, weights, history)
+        criteria = tuple(dict.fromkeys(criteria))
         self._optimizer = optimizer
         self._steps_per_epoch = (
             math.inf
             if steps_per_epoch is None
             else integer_between("steps_per_epoch", steps_per_epoch, 1)
         )
-        self._parameters = _gradients.parameters_of(optimizer.param_groups)
         self._metadata = metadata_of(optimizer, criteria)
-        check_continues(history, self._metadata, self._parameters)
+        check_continues(
+            history, self._metadata, optimizer.param_groups, gradients=gradients, weights=weights
+        )
+        self._parameters: list[Tensor] = []  # in the order in which they were seen first
+        self._removed: set[Tensor] = set()
+        self._in_groups: list[Tensor] = []  # as they were found last
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
         self._losses = SeenLosses(sums, self._guarded)
-        self._local = _distributed.local_gradients()
+        watches_local = gradients != "none" and _distributed.has_several_processes()
+        self._local = _distributed.LocalGradients(self._guarded) if watches_local else None
         self._rows = Rows(
             gradients,
             integer_between("memory", memory, 0),
             weights=weights,
-            local=self._local is not None,
+            local=watches_local,
             takes_sums=self._metadata["reduction"] == "sum",
             history=history,
         )
+        self._n_before = self._rows.n_steps  # the rows of the recording it continues
         self._steps_left = self._steps_per_epoch - self._rows.steps_in_epoch
-        self._in_groups: list[Tensor] = []
         self._attached = self._works = True  # until close(), or until a hook fails
         self._messages: list[str] = []  # that no warning has told of yet
-        self._said: list[str] = []
+        self._said: set[str] = set()
         self._was_full = self._rows.full_at is not None
         self._n_unseen = 0  # the steps without a loss that no warning has told of yet
         self._handles: list[Any] = []
+        self._steps: Steps | None = None
         try:
             self._follow(optimizer.param_groups)
-            self._attach(dict.fromkeys(criteria), n_samples)
+            self._attach(criteria, n_samples)
         except BaseException:
             self._detach()
             raise
@@ -197,17 +206,20 @@ class Recorder:
         """
         self._require_attached("observe")
         if isinstance(loss, Tensor):
-            if loss.numel() != 1:
+            if loss.numel() != 1 or loss.is_complex():
                 raise ValueError(
-                    "loss must have one element, the mean over the batch, got shape "
-                    f"{tuple(loss.shape)}"
+                    "loss must have one real element, the mean over the batch, got shape "
+                    f"{tuple(loss.shape)} of {loss.dtype}"
                 )
         elif not isinstance(loss, Real):
             raise TypeError(f"loss must be a number or a tensor, got {type(loss).__name__}")
-        count = (
-            n_samples if isinstance(n_samples, Tensor) else positive_number("n_samples", n_samples)
-        )
-        self._losses.observe(loss, count)
+        if isinstance(n_samples, Tensor):
+            if n_samples.numel() != 1 or n_samples.is_complex():
+                raise ValueError(f"n_samples must be one real number, got {n_samples}")
+            n_samples = _number(n_samples)
+        if not isinstance(n_samples, Tensor):
+            n_samples = positive_number("n_samples", n_samples)
+        self._losses.observe(loss, n_samples)
 
     def end_epoch(self) -> None:
         """End the epoch after the steps made so far; without any, do nothing.
@@ -248,14 +260,17 @@ class Recorder:
             denominator = n_samples or denominator_of(criterion)
             hook = InertInCopies(self._guarded(self._forward_hook(index, denominator)))
             self._handles.append(criterion.register_forward_hook(hook, with_kwargs=True))
-        self._handles.append(Steps(self._optimizer, self._add_row, self._step_ends, self._guarded))
+        self._steps = Steps(self._optimizer, self._add_row, self._step_ends, self._guarded)
 
     def _detach(self) -> None:
         self._attached = self._works = False
         for handle in self._handles:
             handle.remove()
+        if self._steps is not None and self._steps.remove():
+            self._steps = None  # otherwise its hooks do nothing until close() is called again
         if self._local is not None:
             self._local.close()
+        self._look_for_steps()
         self._losses.forget()
 
     def _guarded(self, hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -270,8 +285,9 @@ class Recorder:
                     # The hooks stay until close(): torch is going through them just now.
                     self._works = False
                     self._say_once(
+                        "failure",
                         f"recording stopped after {self._rows.n_steps} steps, which are kept: "
-                        f"{error!r}"
+                        f"{error!r}",
                     )
             return None
 
@@ -283,10 +299,11 @@ class Recorder:
         ) -> None:
             if not isinstance(output, Tensor):
                 self._say_once(
+                    "output",
                     f"{type(module).__name__} returned {type(output).__name__} instead of a "
-                    "tensor: call recorder.observe(loss, n_samples) in the loop"
+                    "tensor: call recorder.observe(loss, n_samples) in the loop",
                 )
-            elif output.requires_grad:
+            elif output.requires_grad and not _is_transformed(output):
                 try:
                     n_samples = denominator(*args, **kwargs)
                     if type(n_samples) is not float:
@@ -294,9 +311,10 @@ class Recorder:
                 except Exception as error:
                     n_samples = math.nan
                     self._say_once(
+                        "n_samples",
                         f"the number of samples of a batch is not known, and is nan ({error!r}): "
                         "give record(..., n_samples=...) a function of what "
-                        f"{type(module).__name__} is called with"
+                        f"{type(module).__name__} is called with",
                     )
                 self._losses.add(index, output, n_samples)
 
@@ -311,6 +329,9 @@ class Recorder:
         if len(found) != len(known) or not all(map(operator.is_, found, known)):
             self._follow(groups)
         gradients = [parameter.grad for parameter in self._parameters]
+        if self._removed:
+            pairs = zip(gradients, self._parameters, strict=True)
+            gradients = [None if p in self._removed else gradient for gradient, p in pairs]
         skipped: Value = False
         overflow = getattr(self._optimizer, "found_inf", None)  # set by a GradScaler
         if isinstance(overflow, Tensor):
@@ -337,7 +358,8 @@ class Recorder:
     def _follow(self, groups: list[dict[str, Any]]) -> None:
         """Notice parameters that were added to the optimizer, or taken out of it."""
         self._in_groups = [parameter for group in groups for parameter in group["params"]]
-        self._parameters = _gradients.parameters_of(groups)
+        self._removed = set(self._parameters) - set(self._in_groups)
+        self._parameters = list(dict.fromkeys([*self._parameters, *self._in_groups]))
         self._rows.lay_out(self._parameters)
         self._losses.lay_out(self._parameters)
         if self._local is not None:
@@ -347,12 +369,21 @@ class Recorder:
         self._rows.end_epoch()
         self._steps_left = self._steps_per_epoch
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.append(message)
+    def _say_once(self, about: str, message: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
             self._messages.append(message)
 
+    def _look_for_steps(self) -> None:
+        if self._losses.n_waiting and self._rows.n_steps == self._n_before:
+            self._say_once(
+                "steps",
+                f"{self._losses.n_waiting} losses were seen, but no step of the optimizer: give "
+                "record() the optimizer that the loop steps with, inside any wrapper",
+            )
+
     def _new_messages(self) -> list[str]:
+        self._look_for_steps()
         messages, self._messages = self._messages, []
         rows = self._rows
         if self._n_unseen:
@@ -382,10 +413,16 @@ class Recorder:
 
 
 def _number(value: Any) -> Value:
-    """Return a number, or a copy of a tensor that is on a device."""
+    """Return a number, or a copy of a tensor that is on a device; nan for what is no number."""
     if isinstance(value, Tensor):
-        return value.item() if value.is_cpu else value.detach().clone()
-    return float(value)
+        scalar = value.detach().reshape(())
+        return float(scalar.item()) if value.is_cpu else scalar.clone()
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    """Return whether a tensor is inside torch.func's transformations, and has no value yet."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def _check_kinds(
@@ -393,11 +430,17 @@ def _check_kinds(
     criteria: tuple[object, ...],
     n_samples: object,
     gradients: object,
+    weights: object,
     history: object,
 ) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
+        )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise TypeError(
+            f"optimizer must take hooks, and {type(optimizer).__name__} does not, having left out "
+            "super().__init__(): give the optimizer it wraps"
         )
     for criterion in criteria:
         if not isinstance(criterion, nn.Module):
@@ -411,7 +454,9 @@ def _check_kinds(
             "n_samples must be a function of what the criterion is called with, such as "
             f"lambda predictions, targets: len(targets), got {n_samples!r}"
         )
-    if gradients not in {"auto", "norms", "none"}:
+    if gradients not in ("auto", "norms", "none"):
         raise ValueError(f'gradients must be "auto", "norms" or "none", got {gradients!r}')
+    if not isinstance(weights, bool):
+        raise TypeError(f"weights must be True or False, got {weights!r}")
     if history is not None and not isinstance(history, History):
         raise TypeError(f"history must be a History, got {type(history).__name__}")

@@ -161,7 +161,9 @@ class TestGradients:
         for name in ("gradient", "path_gradient"):
             with pytest.raises(ValueError, match=rf"{name} was kept.*that was is \[0\]"):
                 getattr(partly, name)
-        with pytest.raises(ValueError, match="first 1 of these 3 steps only, and no whole epoch was"):
+        with pytest.raises(
+            ValueError, match="first 1 of these 3 steps only, and no whole epoch was"
+        ):
             _ = partly[1].gradient
         assert_array_equal(partly[0].gradient, recorded[0].gradient)
         assert_array_equal(partly.gradients.kept, recorded.gradient[:4])
@@ -204,9 +206,32 @@ class TestColumns:
         loss[0] = 7  # the caller's own array stays writable
 
     def test_losses_that_overflow_do_not_warn(self):
-        history = History([np.inf, 1.0], [0, 1], [0, 0], np.ones((2, 1)), 1)
+        history = History([np.inf, -np.inf], [1, 1], [0, 0], np.ones((2, 1)), 1)
         assert np.isnan(history.running_loss).all()
         assert "1 finished epochs" in repr(history)
+
+    def test_a_batch_whose_targets_were_all_ignored_does_not_count(self):
+        history = History([np.nan, 3.0], [0, 2], [0, 0], np.ones((2, 1)), 1)
+        assert_array_equal(history.running_loss, [3])
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"n_epochs": 2.0}, TypeError, "integer"),
+            ({"epoch": [0, 0, 0.5, 1, 1, 1, 1]}, ValueError, "epoch must hold integers"),
+            ({"metadata": ["mean"]}, TypeError, "metadata must be a mapping"),
+            ({"kept_weights": np.zeros((9, 2))}, ValueError, r"got shape \(9, 2\) for 7 steps"),
+            ({"gradients": Vectors(np.zeros((2, 1)), np.zeros(2))}, ValueError, "one norm a step"),
+            (
+                {"gradients": Vectors(np.zeros((2, 1)), np.zeros(7), np.zeros(1))},
+                ValueError,
+                "path_norm must have one value a finished epoch, 2, got 1",
+            ),
+        ],
+    )
+    def test_parts_that_do_not_fit_are_refused(self, history, change, error, message):
+        with pytest.raises(error, match=message):
+            dataclasses.replace(history, **change)
 
 
 class TestSummary:
@@ -409,6 +434,12 @@ for value in range(1_000_000):
         arrays["description"] = np.frombuffer(json.dumps(description).encode(), np.uint8)
         np.savez(path, **arrays)
 
+    @pytest.mark.parametrize("change", [{"version": "1"}, {"format": "another"}])
+    def test_a_description_of_another_kind_is_refused(self, history, tmp_path, change):
+        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(change))
+        with pytest.raises(ValueError, match="did not write"):
+            History.load(tmp_path / "run.npz")
+
     def test_a_file_of_a_newer_version_is_refused(self, history, tmp_path):
         self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=2))
         with pytest.raises(ValueError, match=r"written in format 2, by a newer version.*upgrade"):
@@ -418,6 +449,7 @@ for value in range(1_000_000):
         "change",
         [
             lambda d, arrays: arrays.pop("epoch"),
+            lambda d, arrays: arrays.update(other=arrays["loss"]),
             lambda d, arrays: arrays.update(loss=arrays["loss"][:2]),
             lambda d, arrays: d["history"].update(n_epochs=7),
             lambda d, arrays: d["history"].pop("metadata"),

@@ -268,7 +268,7 @@ class TestFunctionalLosses:
     @pytest.mark.parametrize(
         ("loss", "n_samples", "error", "message"),
         [
-            (torch.ones(2), 1, ValueError, r"must have one element.*got shape \(2,\)"),
+            (torch.ones(2), 1, ValueError, r"must have one real element.*got shape \(2,\)"),
             ("1", 1, TypeError, "loss must be a number or a tensor, got str"),
             (1.0, 0, ValueError, "n_samples must be positive and finite, got 0"),
             (1.0, None, TypeError, "n_samples must be a number, got None"),
@@ -289,3 +289,12 @@ class TestFunctionalLosses:
         assert np.isnan(history.n_samples).all()
         assert_array_equal(history.gradient, loop.gradients)
         assert history.n_epochs == 2
+
+    def test_losses_without_any_step_are_reported_at_the_end(self):
+        loop = Loop()
+        another = torch.optim.SGD(loop.model.parameters(), lr=0.1)
+        recorder = record(another, loop.criterion)
+        loop.run(3)
+        with pytest.warns(UserWarning, match="3 losses were seen, but no step of the optimizer"):
+            recorder.close()
+        assert recorder.history.n_steps == 0
