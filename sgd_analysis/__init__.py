@@ -2,13 +2,26 @@
 
 from sgd_analysis._vectors import Vectors
 from sgd_analysis.history import History
-from sgd_analysis.orders import cyclic, reshuffle
+from sgd_analysis.orders import (
+    batches,
+    cyclic,
+    independent,
+    reshuffle,
+    shuffle_once,
+    with_replacement,
+)
 from sgd_analysis.problems import FiniteSum, LeastSquares, quadratic_fit
 from sgd_analysis.recorder import Recorder, record
 from sgd_analysis.stopping import (
     StoppingRule,
+    diverged,
+    empirical_risk_below,
+    epochs_reached,
+    full_gradient_norm_below,
     last_batch_loss_below,
     mean_batch_loss_below,
+    no_improvement,
+    path_gradient_norm_below,
     running_loss_below,
 )
 from sgd_analysis.theory import gradient_descent_risk, gradient_descent_steps
@@ -24,14 +37,24 @@ __all__ = [
     "Run",
     "StoppingRule",
     "Vectors",
+    "batches",
     "cyclic",
+    "diverged",
+    "empirical_risk_below",
+    "epochs_reached",
+    "full_gradient_norm_below",
     "gradient_descent_risk",
     "gradient_descent_steps",
+    "independent",
     "last_batch_loss_below",
     "mean_batch_loss_below",
+    "no_improvement",
+    "path_gradient_norm_below",
     "quadratic_fit",
     "record",
     "reshuffle",
     "running_loss_below",
+    "shuffle_once",
     "train",
+    "with_replacement",
 ]

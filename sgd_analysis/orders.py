@@ -1,19 +1,23 @@
-"""The order in which samples are visited, epoch after epoch."""
+"""The order in which samples are visited, epoch after epoch, and its batches."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-Order: TypeAlias = Callable[[int, Generator], Iterator[Tensor]]
+from sgd_analysis._validation import integer_between
+
+Order: TypeAlias = Callable[[int, int, Generator], Iterator[Tensor]]
 
 
-def cyclic(n_samples: int, generator: Generator) -> Iterator[Tensor]:
+def cyclic(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
     """Visit the samples in their given order, every epoch: `DataLoader(shuffle=False)`.
 
     Args:
         n_samples: the number of samples N.
+        batch_size: the mini-batch size B; it does not matter here.
         generator: one number is drawn from it an epoch and not used, because a DataLoader does so
             too: a model that draws random numbers (dropout) then sees the same ones.
 
@@ -26,7 +30,26 @@ def cyclic(n_samples: int, generator: Generator) -> Iterator[Tensor]:
         yield indices
 
 
-def reshuffle(n_samples: int, generator: Generator) -> Iterator[Tensor]:
+def shuffle_once(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+    """Shuffle the samples before the first epoch, and visit them in that order ever after.
+
+    Args:
+        n_samples: the number of samples N.
+        batch_size: the mini-batch size B; it does not matter here.
+        generator: the source of randomness. The first epoch is that of `reshuffle`; each later
+            one draws one number, as `cyclic` does.
+
+    Yields:
+        (n_samples,) sample indices, one tensor an epoch, without end.
+    """
+    indices = next(reshuffle(n_samples, batch_size, generator))
+    yield indices
+    while True:
+        _worker_seed(generator)
+        yield indices
+
+
+def reshuffle(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
     """Visit the samples in a fresh random order each epoch: `DataLoader(shuffle=True)`.
 
     With a generator seeded as `torch.manual_seed(seed)` seeds the global one, the batches are
@@ -34,18 +57,93 @@ def reshuffle(n_samples: int, generator: Generator) -> Iterator[Tensor]:
 
     Args:
         n_samples: the number of samples N.
+        batch_size: the mini-batch size B; it does not matter here.
         generator: the source of randomness; each epoch draws two numbers from it.
 
     Yields:
         (n_samples,) sample indices, one tensor an epoch, without end.
     """
     while True:
-        _worker_seed(generator)
-        sampler = Generator().manual_seed(_random_seed(generator))
-        yield torch.randperm(n_samples, generator=sampler)
+        yield torch.randperm(n_samples, generator=_sampler(generator))
 
 
-ORDERS: dict[str, Order] = {"cyclic": cyclic, "reshuffle": reshuffle}
+def with_replacement(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+    """Draw every sample anew from all N: some come twice in an epoch, others not at all.
+
+    It is a DataLoader with `RandomSampler(data, replacement=True)`, batch for batch.
+
+    Args:
+        n_samples: the number of samples N; as many are drawn an epoch.
+        batch_size: the mini-batch size B; it does not matter here.
+        generator: the source of randomness; each epoch draws two numbers from it.
+
+    Yields:
+        (n_samples,) sample indices, one tensor an epoch, without end.
+    """
+    while True:
+        yield torch.randint(n_samples, (n_samples,), generator=_sampler(generator))
+
+
+def independent(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
+    """Draw each batch as a fresh uniform subset: no sample twice in a batch, batches independent.
+
+    The batches of an epoch are as many and as large as those of the other orders. This is the
+    order for which second moments have a closed form; see `expected_running_loss`.
+
+    Args:
+        n_samples: the number of samples N.
+        batch_size: the mini-batch size B.
+        generator: the source of randomness; each epoch draws two numbers from it.
+
+    Yields:
+        (n_samples,) sample indices, batch after batch, one tensor an epoch, without end.
+    """
+    n_whole, tail = divmod(n_samples, batch_size)
+    while True:
+        sampler = _sampler(generator)
+        whole = _subsets(n_samples, batch_size, n_whole, sampler)
+        yield torch.cat([whole.flatten(), *_subsets(n_samples, tail, min(tail, 1), sampler)])
+
+
+ORDERS: dict[str, Order] = {
+    "cyclic": cyclic,
+    "shuffle_once": shuffle_once,
+    "reshuffle": reshuffle,
+    "with_replacement": with_replacement,
+    "independent": independent,
+}
+
+
+def batches(
+    indices: ArrayLike | Tensor, batch_size: int, *, drop_last: bool = False
+) -> tuple[Tensor, ...]:
+    """Split an epoch's indices into the batches that a DataLoader would make of them.
+
+    Args:
+        indices: (n_indices,) sample indices in the order in which they are visited.
+        batch_size: the mini-batch size B, between 1 and n_indices.
+        drop_last: whether to leave out what is left for a last batch smaller than B.
+
+    Returns:
+        (batch_size,) index tensors, one a batch, views of `indices` where it is a tensor; the
+        last one is smaller if B does not divide n_indices.
+
+    Raises:
+        ValueError: if indices is not a vector, or batch_size is out of range.
+
+    Example:
+        >>> [batch.tolist() for batch in batches(range(5), 2)]
+        [[0, 1], [2, 3], [4]]
+    """
+    vector = torch.as_tensor(indices)
+    if vector.ndim != 1:
+        raise ValueError(f"indices must be a vector, got shape {tuple(vector.shape)}")
+    size = integer_between(
+        "batch_size", batch_size, 1, len(vector), meaning="the number of indices"
+    )
+    kept = vector[: len(vector) - len(vector) % size] if drop_last else vector
+    split: tuple[Tensor, ...] = kept.split(size)
+    return split
 
 
 def known_order(order: str | Order) -> Order:
@@ -55,7 +153,7 @@ def known_order(order: str | Order) -> Order:
         order: a name, or a function with the signature of `cyclic`.
 
     Returns:
-        A function from (n_samples, generator) to the epochs' indices.
+        A function from (n_samples, batch_size, generator) to the epochs' indices.
 
     Raises:
         TypeError: if order is neither a name nor callable.
@@ -71,12 +169,15 @@ def known_order(order: str | Order) -> Order:
     return ORDERS[order]
 
 
-def checked_epochs(order: Order, n_samples: int, generator: Generator) -> Iterator[Tensor]:
+def checked_epochs(
+    order: Order, n_samples: int, batch_size: int, generator: Generator
+) -> Iterator[Tensor]:
     """Visit the samples in that order, checking what it yields.
 
     Args:
         order: any order.
         n_samples: the number of samples N.
+        batch_size: passed on to the order.
         generator: passed on to the order.
 
     Yields:
@@ -86,7 +187,7 @@ def checked_epochs(order: Order, n_samples: int, generator: Generator) -> Iterat
         ValueError: if the order ends, or an epoch is not a vector of indices of samples.
     """
     epoch = -1
-    for epoch, given in enumerate(order(n_samples, generator)):
+    for epoch, given in enumerate(order(n_samples, batch_size, generator)):
         indices = torch.as_tensor(given)
         vector = indices.ndim == 1 and len(indices) > 0
         integer = not (indices.is_floating_point() or indices.dtype == torch.bool)
@@ -100,6 +201,12 @@ def checked_epochs(order: Order, n_samples: int, generator: Generator) -> Iterat
     raise ValueError(f"order must yield without end, it ended after {epoch + 1} epochs")
 
 
+def _sampler(generator: Generator) -> Generator:
+    """Return the generator that a DataLoader's random sampler makes for an epoch."""
+    _worker_seed(generator)
+    return Generator().manual_seed(_random_seed(generator))
+
+
 def _worker_seed(generator: Generator) -> None:
     """Draw what a DataLoader draws first in each epoch, to seed its worker processes."""
     _random_seed(generator)
@@ -107,3 +214,19 @@ def _worker_seed(generator: Generator) -> None:
 
 def _random_seed(generator: Generator) -> int:
     return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+
+
+def _subsets(n_samples: int, size: int, n_subsets: int, generator: Generator) -> Tensor:
+    """Return (n_subsets, size) uniform subsets of the samples, independent of each other."""
+    if size * size > n_samples:
+        each = [torch.randperm(n_samples, generator=generator)[:size] for _ in range(n_subsets)]
+        return torch.stack(each) if each else torch.empty((0, size), dtype=torch.int64)
+    # Draws with replacement, those with a repetition drawn again: what is kept is uniform among
+    # all without one. With size² <= n_samples more than half are kept at once.
+    drawn = torch.empty((n_subsets, size), dtype=torch.int64)
+    repeats = torch.ones(n_subsets, dtype=torch.bool)
+    while repeats.any():
+        drawn[repeats] = torch.randint(n_samples, (int(repeats.sum()), size), generator=generator)
+        ordered = drawn.sort(dim=1).values
+        repeats = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
+    return drawn

@@ -1,20 +1,46 @@
-"""When to stop, and why: rules that look at a finished epoch and give their reason."""
+"""When to stop, and why: rules that look at the finished epochs and give their reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from sgd_analysis._validation import positive_number
-from sgd_analysis.history import History
+import numpy as np
+from numpy.typing import NDArray
+
+from sgd_analysis._validation import integer_between, positive_number
+
+Series: TypeAlias = NDArray[np.float64]
+
+QUANTITIES = (
+    "running_loss",
+    "mean_batch_loss",
+    "last_batch_loss",
+    "empirical_risk",
+    "full_gradient_norm",
+    "path_gradient_norm",
+)
 
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """A named condition on a finished epoch; rules are joined with `|`, the first to hold wins.
+    """A condition on how one quantity went, epoch by epoch; rules are joined with `|`.
+
+    The first of the joined rules to hold gives the reason. A rule keeps no state: it is asked
+    about all epochs at once, so that the same rule serves a run and an ensemble of runs.
 
     Args:
         name: the reason given when the rule holds.
-        holds: a function of the finished epoch's `History`.
+        quantity: what it looks at: "running_loss", "mean_batch_loss", "last_batch_loss" and
+            "path_gradient_norm", which the training loop sees along an epoch, or
+            "empirical_risk" and "full_gradient_norm", all samples at the weights at its end.
+        holds: a function of the quantity's values (..., n_epochs), one an epoch, that returns
+            for each epoch whether to stop after it, as far as the epochs up to it tell; most
+            often False for nan.
+        converged: whether a run that ends by this rule has reached what it was run for.
         otherwise: the rule to ask when this one does not hold; `|` fills it in.
+
+    Raises:
+        ValueError: if the quantity is not one of these.
 
     Example:
         >>> running_loss_below(0.1) | last_batch_loss_below(1e-3)
@@ -22,24 +48,47 @@ class StoppingRule:
     """
 
     name: str
-    holds: Callable[[History], bool]
+    quantity: str
+    holds: Callable[[Series], NDArray[np.bool_]]
+    converged: bool = True
     otherwise: "StoppingRule | None" = None
 
-    def reason(self, epoch: History) -> str | None:
-        """Return why the run should stop after this epoch, or None if it should go on.
+    def __post_init__(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise ValueError(f"quantity must be one of {QUANTITIES}, got {self.quantity!r}")
+
+    @property
+    def quantities(self) -> frozenset[str]:
+        """The names of the quantities that this rule and those joined to it look at."""
+        others = self.otherwise.quantities if self.otherwise else frozenset()
+        return others | {self.quantity}
+
+    def stops(self, values: Mapping[str, Series]) -> NDArray[np.bool_]:
+        """Return after which epochs this rule, or one joined to it, says to stop.
 
         Args:
-            epoch: the history of the epoch that has just finished.
+            values: (..., n_epochs) the values of each of the `quantities`.
 
         Returns:
-            The name of the first of the joined rules that holds, or None; None, too, for an
-            epoch that was begun and not finished.
+            (..., n_epochs) True where one of the rules holds.
         """
-        if epoch.n_epochs == 0:
-            return None
-        if self.holds(epoch):
-            return self.name
-        return self.otherwise.reason(epoch) if self.otherwise else None
+        here = np.asarray(self.holds(values[self.quantity]))
+        return here | self.otherwise.stops(values) if self.otherwise else here
+
+    def verdict(self, values: Mapping[str, Series]) -> "StoppingRule | None":
+        """Return the first of the joined rules that holds after the last epoch, or None.
+
+        Args:
+            values: (n_epochs,) the values of each of the `quantities` of one run.
+
+        Returns:
+            The rule, whose `name` is the reason, or None if the run should go on; None, too,
+            before the first epoch has finished.
+        """
+        series = values[self.quantity]
+        if series.size and self.holds(series)[-1]:
+            return self
+        return self.otherwise.verdict(values) if self.otherwise else None
 
     def __or__(self, other: "StoppingRule") -> "StoppingRule":
         """Join two rules: stop as soon as either holds.
@@ -50,7 +99,7 @@ class StoppingRule:
         if not isinstance(other, StoppingRule):
             return NotImplemented
         rest = other if self.otherwise is None else self.otherwise | other
-        return StoppingRule(self.name, self.holds, rest)
+        return StoppingRule(self.name, self.quantity, self.holds, self.converged, rest)
 
     def __repr__(self) -> str:
         return self.name if self.otherwise is None else f"{self.name} | {self.otherwise!r}"
@@ -69,7 +118,7 @@ def running_loss_below(epsilon: float) -> StoppingRule:
         TypeError: if epsilon is not a number.
         ValueError: if epsilon is not positive and finite.
     """
-    return _below("running_loss_below", epsilon, lambda epoch: epoch.running_loss[-1])
+    return _below("running_loss", epsilon)
 
 
 def mean_batch_loss_below(epsilon: float) -> StoppingRule:
@@ -85,7 +134,7 @@ def mean_batch_loss_below(epsilon: float) -> StoppingRule:
         TypeError: if epsilon is not a number.
         ValueError: if epsilon is not positive and finite.
     """
-    return _below("mean_batch_loss_below", epsilon, lambda epoch: epoch.mean_batch_loss[-1])
+    return _below("mean_batch_loss", epsilon)
 
 
 def last_batch_loss_below(epsilon: float) -> StoppingRule:
@@ -101,9 +150,130 @@ def last_batch_loss_below(epsilon: float) -> StoppingRule:
         TypeError: if epsilon is not a number.
         ValueError: if epsilon is not positive and finite.
     """
-    return _below("last_batch_loss_below", epsilon, lambda epoch: epoch.loss[-1])
+    return _below("last_batch_loss", epsilon)
 
 
-def _below(name: str, epsilon: float, value: Callable[[History], float]) -> StoppingRule:
+def empirical_risk_below(epsilon: float) -> StoppingRule:
+    """Stop once the global loss F, all samples at the weights of an epoch's end, is below ε.
+
+    It costs one more pass over the samples an epoch, unless the problem has a closed form.
+
+    Args:
+        epsilon: the threshold, in loss units.
+
+    Returns:
+        A rule for `train(stop=...)`.
+
+    Raises:
+        TypeError: if epsilon is not a number.
+        ValueError: if epsilon is not positive and finite.
+    """
+    return _below("empirical_risk", epsilon)
+
+
+def full_gradient_norm_below(epsilon: float) -> StoppingRule:
+    """Stop once ‖∇F‖, all samples at the weights of an epoch's end, is below ε.
+
+    It costs one more pass over the samples an epoch, unless the problem has a closed form.
+
+    Args:
+        epsilon: the threshold, in loss units a weight unit.
+
+    Returns:
+        A rule for `train(stop=...)`.
+
+    Raises:
+        TypeError: if epsilon is not a number.
+        ValueError: if epsilon is not positive and finite.
+    """
+    return _below("full_gradient_norm", epsilon)
+
+
+def path_gradient_norm_below(epsilon: float) -> StoppingRule:
+    """Stop once the norm of an epoch's path gradient, its mean gradient with w moving, is below ε.
+
+    Args:
+        epsilon: the threshold, in loss units a weight unit.
+
+    Returns:
+        A rule for `train(stop=...)`.
+
+    Raises:
+        TypeError: if epsilon is not a number.
+        ValueError: if epsilon is not positive and finite.
+    """
+    return _below("path_gradient_norm", epsilon)
+
+
+def no_improvement(
+    n_epochs: int, tolerance: float = 1e-3, quantity: str = "running_loss"
+) -> StoppingRule:
+    """Stop once a quantity has not improved on its best value for some epochs in a row.
+
+    An epoch improves if its value is at most the best of all earlier ones less the tolerance. This
+    is the rule of scikit-learn's `SGDClassifier` (`n_iter_no_change`, `tol`).
+
+    Args:
+        n_epochs: how many epochs in a row without an improvement end the run.
+        tolerance: by how much an epoch has to improve to count, in the quantity's unit.
+        quantity: the quantity, by one of the names that `StoppingRule` lists.
+
+    Returns:
+        A rule for `train(stop=...)`.
+
+    Raises:
+        TypeError: if a number is of the wrong kind.
+        ValueError: if n_epochs is below 1, tolerance is negative or not finite, or the quantity
+            is not known.
+    """
+    patience = integer_between("n_epochs", n_epochs, 1)
+    least = 0.0 if tolerance == 0 else positive_number("tolerance", tolerance)
+
+    def holds(values: Series) -> NDArray[np.bool_]:
+        known = np.where(np.isnan(values), np.inf, values)
+        best = np.minimum.accumulate(known, axis=-1)
+        best_before = np.concatenate([np.full_like(best[..., :1], np.inf), best[..., :-1]], axis=-1)
+        epoch = np.arange(values.shape[-1])
+        improves = values <= best_before - least  # nan does not
+        latest = np.maximum.accumulate(np.where(improves, epoch, -1), axis=-1)
+        return np.asarray(epoch - latest >= patience)
+
+    name = f"no_improvement({patience}, tolerance={least:g}, quantity={quantity!r})"
+    return StoppingRule(name, quantity, holds)
+
+
+def epochs_reached(n_epochs: int) -> StoppingRule:
+    """Stop after a number of epochs, whatever was reached by then.
+
+    Args:
+        n_epochs: the number of epochs.
+
+    Returns:
+        A rule whose reason is "max_epochs"; `train(max_epochs=...)` joins it to its own.
+
+    Raises:
+        TypeError: if n_epochs is not an integer.
+        ValueError: if n_epochs is below 1.
+    """
+    last = integer_between("n_epochs", n_epochs, 1) - 1
+    return StoppingRule(
+        "max_epochs",
+        "running_loss",
+        lambda values: np.broadcast_to(np.arange(values.shape[-1]) >= last, values.shape),
+        converged=False,
+    )
+
+
+def diverged() -> StoppingRule:
+    """Stop once an epoch's running loss is not finite.
+
+    Returns:
+        A rule whose reason is "diverged"; `train` does not wait for the end of such an epoch.
+    """
+    return StoppingRule("diverged", "running_loss", lambda v: ~np.isfinite(v), converged=False)
+
+
+def _below(quantity: str, epsilon: float) -> StoppingRule:
     threshold = positive_number("epsilon", epsilon)
-    return StoppingRule(f"{name}({threshold:.12g})", lambda epoch: bool(value(epoch) < threshold))
+    name = f"{quantity}_below({threshold:.12g})"
+    return StoppingRule(name, quantity, lambda values: values < threshold)

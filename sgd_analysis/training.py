@@ -138,6 +138,9 @@ def train(
         _load(parameters, finite_vector("start", start, problem.n_parameters))
     update = _update(optimizer, parameters)
     rows = _Rows()
+    series: dict[str, list[float]] = {
+        name: [] for name in ("running_loss", "mean_batch_loss", "last_batch_loss")
+    }
     checkpoints = [flat_weights(parameters)]
 
     def run(reason: str, *, converged: bool = False) -> Run:
@@ -168,9 +171,12 @@ def train(
                 if not bar.disable:
                     bar.set_postfix_str(f"running loss {epoch.running_loss[0]:.6g}", refresh=False)
                     bar.update()
-                reason = stop.reason(epoch) if stop else None
-                if reason is not None:
-                    return run(reason, converged=True)
+                series["running_loss"].append(epoch.running_loss[0])
+                series["mean_batch_loss"].append(epoch.mean_batch_loss[0])
+                series["last_batch_loss"].append(epoch.loss[-1])
+                rule = stop and stop.verdict({n: np.array(v) for n, v in series.items()})
+                if rule is not None:
+                    return run(rule.name, converged=True)
     except BaseException as error:
         error.run = run(type(error).__name__)  # type: ignore[attr-defined]
         error.add_note(f"What was recorded, {rows.n_steps} steps, is this exception's `run`.")
@@ -223,7 +229,7 @@ def _epochs(
     if batch_size is None:
         yield from itertools.repeat([(problem.inputs, problem.targets)])
         return
-    for indices in checked_epochs(visit, problem.n_samples, torch.default_generator):
+    for indices in checked_epochs(visit, problem.n_samples, batch_size, torch.default_generator):
         # Gathering once and splitting costs far less than indexing batch by batch.
         yield zip(
             problem.inputs[indices].split(batch_size),

@@ -237,7 +237,7 @@ def test_training_works_inside_no_grad():
 
 
 def test_an_order_of_ones_own_decides_what_each_batch_holds():
-    def backwards(n_samples, generator):
+    def backwards(n_samples, batch_size, generator):
         while True:
             yield torch.arange(n_samples - 1, -1, -1)
 
@@ -279,7 +279,7 @@ class TestWhatWasRecordedIsKept:
         self.check(error)
 
     def test_after_an_order_that_ends(self):
-        def two_epochs(n_samples, generator):
+        def two_epochs(n_samples, batch_size, generator):
             yield from [torch.arange(n_samples)] * 2
 
         with pytest.raises(ValueError, match="it ended after 2 epochs") as error:
@@ -377,7 +377,7 @@ class TestRefusals:
             ({"batch_size": 2001}, r"between 1 and 2000 \(the number of samples\), got 2001"),
             ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
             ({"optimizer": "sgdd"}, "optimizer must be \"sgd\", a class .* got 'sgdd'"),
-            ({"order": "sorted"}, r"order must be one of \['cyclic', 'reshuffle'\].*got 'sorted'"),
+            ({"order": "sorted"}, r"order must be one of \['cyclic', 'indep.*got 'sorted'"),
             ({"start": [1.0, 2.0]}, r"start must have shape \(3,\)"),
             ({"start": [1.0, 2.0, np.inf]}, "start must be finite"),
             ({"seed": -1}, "seed must be between 0 and .* got -1"),
