@@ -49,8 +49,8 @@ class Columns:
         if pending and (len(pending) >= _PENDING or len(pending[-1]) != len(row)):
             self._store()
             pending = self._pending
-        for name, value in marks:
-            self._marks.append((name, self.n_rows, value))
+        if marks:
+            self._marks += [(name, self.n_rows, value) for name, value in marks]
         pending.append(row)
         self.n_rows += 1
 

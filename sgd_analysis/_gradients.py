@@ -16,6 +16,9 @@ from sgd_analysis._vectors import norms
 # For each parameter its gradient, without keeping it alive, and the gradient's version.
 State: TypeAlias = list[tuple[weakref.ref[Tensor], int] | None]
 
+_BLOCK_BYTES = 1 << 20  # of the vectors that are stored together, and at most so many of them
+_BLOCK_ROWS = 256
+
 
 def n_bytes(parameters: Iterable[Tensor]) -> int:
     """Return what one vector over the parameters takes when it is kept."""
@@ -24,10 +27,11 @@ def n_bytes(parameters: Iterable[Tensor]) -> int:
 
 def state(parameters: Iterable[Tensor]) -> State:
     """Return what `has_passed` needs to tell if a backward pass has come since."""
-    return [
-        None if gradient is None else (weakref.ref(gradient), gradient._version)
-        for gradient in [parameter.grad for parameter in parameters]
-    ]
+    found: State = []
+    for parameter in parameters:
+        gradient = parameter.grad
+        found.append(None if gradient is None else (weakref.ref(gradient), gradient._version))
+    return found
 
 
 def has_passed(parameters: Iterable[Tensor], before: State) -> bool:
@@ -77,7 +81,8 @@ def norm(vectors: Iterable[Tensor | None]) -> Value:
 class Kept:
     """Vectors kept whole, those of the first steps, in the parameters' dtype (bfloat16: float32).
 
-    They wait as they are, on a device in its memory, for `store`.
+    They are copied into blocks of rows, on the device they come from, and wait there for `store`;
+    a full block in main memory is stored at once, and used again.
 
     Args:
         missing: what stands in the earlier rows for a parameter that was added later.
@@ -88,39 +93,79 @@ class Kept:
         self._missing = missing
         self._rows = np.empty((0, 0), np.float16) if rows is None else rows
         self._n_stored = self._n_measured = len(self._rows)
-        self._waiting: list[list[Tensor | None]] = []
-
-    def __len__(self) -> int:
-        return self._n_stored + len(self._waiting)
+        self._parameters: Sequence[Tensor] = ()
+        self._waiting: list[list[Tensor]] = []  # the full blocks, on a device
+        self._block: list[Tensor] = []  # for each parameter its part of some rows
+        self._places: list[tuple[Tensor, ...]] = []  # for each row its parts
+        self._n_used = self._n_taken = 0  # of the block's rows: hold a vector, are stored
 
     @property
     def rows(self) -> NDArray[Any]:
         """A view (n, n_parameters) of what was stored."""
         return self._rows[: self._n_stored]
 
-    def put(self, vector: list[Tensor | None]) -> None:
-        """Add one vector, in parts, None standing for zeros."""
-        self._waiting.append(vector)
+    def lay_out(self, parameters: Sequence[Tensor]) -> None:
+        """Say over which parameters the vectors that follow go."""
+        self.store()
+        self._parameters = parameters
+        self._block, self._places = [], []
+        self._n_used = self._n_taken = 0
 
-    def store(self, shapes: Sequence[Tensor]) -> None:
-        """Put the vectors that wait, whose parts have these shapes, side by side."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+    def write(self, vector: Sequence[Tensor | None]) -> None:
+        """Copy one vector, in parts, None standing for zeros; it is not there until `count`."""
+        if self._n_used == len(self._places):
+            self._begin_block()
+        place = self._places[self._n_used]
+        for part in vector:
+            if part is None or part.requires_grad or part.layout is not torch.strided:
+                break
+        else:
+            torch._foreach_copy_(place, vector)  # type: ignore[arg-type]  # no None among them
             return
-        parts = [
-            as_array(torch.stack([_dense(part, like) for part in column]).reshape(len(waiting), -1))
-            for column, like in zip(zip(*waiting, strict=True), shapes, strict=True)
-        ]
-        self._reserve(len(waiting), sum(part.shape[1] for part in parts), np.result_type(*parts))
-        new = slice(self._n_stored, self._n_stored + len(waiting))
-        np.concatenate(parts, axis=1, out=self._rows[new])
-        self._n_stored += len(waiting)
+        for row, part in zip(place, vector, strict=True):
+            if part is None:
+                row.zero_()
+            else:
+                row.copy_(part.detach() if part.layout is torch.strided else part.to_dense())
+
+    def count(self) -> None:
+        """Add the vector that was written last."""
+        self._n_used += 1
+
+    def store(self) -> None:
+        """Bring the vectors that wait into main memory, and into their rows."""
+        for block in self._waiting:
+            self._store_rows(block)
+        self._waiting = []
+        if self._n_used > self._n_taken:
+            new = slice(self._n_taken, self._n_used)
+            self._store_rows([part[new] for part in self._block])
+            self._n_taken = self._n_used
 
     def measure(self, norm: NDArray[np.float64]) -> None:
         """Write the norms of the vectors that came since the last time into their rows."""
         new = slice(self._n_measured, self._n_stored)
         norm[new] = norms(self._rows[new])
         self._n_measured = self._n_stored
+
+    def _begin_block(self) -> None:
+        if self._block and all(part.is_cpu for part in self._block):
+            self.store()
+        else:
+            if self._block:
+                self._waiting.append([part[self._n_taken :] for part in self._block])
+            n_rows = min(max(_BLOCK_BYTES // (n_bytes(self._parameters) or 1), 1), _BLOCK_ROWS)
+            self._block = [p.detach().new_empty((n_rows, *p.shape)) for p in self._parameters]
+            self._places = list(zip(*[part.unbind() for part in self._block], strict=True))
+        self._n_used = self._n_taken = 0
+
+    def _store_rows(self, block: list[Tensor]) -> None:
+        parts = [as_array(part.reshape(len(part), -1)) for part in block]
+        n_new, width = len(parts[0]), sum(part.shape[1] for part in parts)
+        self._reserve(n_new, width, np.result_type(*parts))
+        new = slice(self._n_stored, self._n_stored + n_new)
+        np.concatenate(parts, axis=1, out=self._rows[new])
+        self._n_stored += n_new
 
     def _reserve(self, n_new: int, width: int, dtype: np.dtype[Any]) -> None:
         capacity, known = self._rows.shape
@@ -133,11 +178,6 @@ class Kept:
         grown[: self._n_stored, :known] = self.rows
         grown[: self._n_stored, known:] = self._missing
         self._rows = grown
-
-
-def copied(vector: Iterable[Tensor | None]) -> list[Tensor | None]:
-    """Return a copy of a vector that comes in parts."""
-    return [None if v is None else (v.detach() if v.requires_grad else v).clone() for v in vector]
 
 
 class PathSum:
@@ -189,12 +229,6 @@ def _zeros(like: Tensor) -> Tensor:
     """Return zeros to sum up in, in single precision at least."""
     dtype = like.dtype if like.itemsize >= 4 else torch.float32
     return torch.zeros(like.shape, dtype=dtype, device=like.device)
-
-
-def _dense(part: Tensor | None, like: Tensor) -> Tensor:
-    if part is None:
-        return torch.zeros_like(like)
-    return part if part.layout is torch.strided else part.to_dense()
 
 
 def _holds_anything(gradient: Tensor) -> Tensor:

@@ -87,13 +87,17 @@ class SeenLosses:
         added up; None where there is no loss, or no gradient left of it.
         """
         counted, observed, candidate = self._counted, self._observed, self._candidate
-        has_gradient = any(gradient is not None for gradient in gradients)
-        if self._is_first_step and has_gradient:
-            self._is_first_step = False
-            self._watches = self.n_waiting != 1 or bool(observed)
-        self.n_waiting, self._candidate = 0, None
+        n_waiting, self.n_waiting, self._candidate = self.n_waiting, 0, None
+        has_gradient = False
+        for gradient in gradients:  # most often the first one tells
+            if gradient is not None:
+                has_gradient = True
+                break
         if candidate is not None and has_gradient and not observed:
             return candidate[0], candidate[1]
+        if self._is_first_step and has_gradient:
+            self._is_first_step = False
+            self._watches = n_waiting != 1 or bool(observed)
         self._observed, self._counted = [], []
         losses = observed or (counted if has_gradient else [])
         if not losses:
@@ -165,8 +169,8 @@ class SeenLosses:
 
 def _value(loss: Tensor) -> Value:
     """Return a copy of a loss, or of its mean; a number unless it is on a device."""
-    if loss.is_complex():
-        return math.nan
-    if loss.ndim:
+    if loss.ndim or loss.is_complex():
+        if loss.is_complex():
+            return math.nan
         loss = loss.detach().float().mean() if loss.itemsize < 4 else loss.detach().mean()
     return loss.item() if loss.is_cpu else loss.detach().clone()

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from sgd_analysis import _gradients
 from sgd_analysis._columns import Columns, Value
-from sgd_analysis._gradients import Kept, PathSum, copied
+from sgd_analysis._gradients import Kept, PathSum
 from sgd_analysis._vectors import Vectors, quiet, weighted_sum
 from sgd_analysis.history import History
-
-_BATCH_BYTES = 1 << 20  # of the vectors that wait in main memory to be stored together
 
 
 class Rows:
@@ -59,7 +57,6 @@ class Rows:
         self._first_row = 0  # of the present epoch
         self._parameters: Sequence[Tensor] = ()
         self._room = 0  # how many steps' vectors fit
-        self._store_every = 1
         if history is not None and history.n_steps:
             self._begin_with(history)
 
@@ -75,14 +72,12 @@ class Rows:
 
     def lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Say over which parameters the vectors of the steps that follow go."""
-        self._store_vectors()
+        for kept in self._kinds():
+            kept.lay_out(parameters)
         self._parameters = parameters
         size = _gradients.n_bytes(parameters)
         a_step = self._n_kinds * size
         self._room = self._memory // a_step if a_step else sys.maxsize
-        # Storing many at once is cheap; on a device it has to wait for the end of the epoch.
-        on_cpu = all(parameter.is_cpu for parameter in parameters)
-        self._store_every = max(_BATCH_BYTES // (size or 1), 1) if on_cpu else sys.maxsize
 
     def append(
         self,
@@ -100,27 +95,27 @@ class Rows:
         fits = self.full_at is None
         keeps = fits and self._whole
         # What may fail, for want of memory, comes first: no half of a row is left behind.
-        row = (loss, n_samples, *step_sizes)
         marks: list[tuple[str, Value]] = [] if skipped is False else [("skipped", skipped)]
-        copies: list[tuple[Kept, list[Tensor | None]]] = []
+        written: list[Kept] = []
         if self._weights is not None and fits:
-            copies.append((self._weights, copied(self._parameters)))
+            self._weights.write(self._parameters)
+            written.append(self._weights)
         if self._local is not None:
             if keeps:
-                copies.append((self._local, copied(local)))
+                self._local.write(local)
+                written.append(self._local)
             else:
                 marks.append(("local_norm", _gradients.norm(local)))
         if self._gradients is not None:
             if keeps:  # its norm is computed with those of many others, later
-                copies.append((self._gradients, copied(gradients)))
+                self._gradients.write(gradients)
+                written.append(self._gradients)
             else:
                 marks.append(("norm", _gradients.norm(gradients)))
                 self._add_to_path(gradients, 1.0 if self._takes_sums else n_samples, skipped)
-        self._columns.append(row, marks)
-        for kept, vector in copies:
-            kept.put(vector)
-        if fits and (n_steps + 1) % self._store_every == 0:
-            self._store_vectors()
+        self._columns.append((loss, n_samples, *step_sizes), marks)
+        for kept in written:
+            kept.count()
 
     @quiet
     def end_epoch(self) -> None:
@@ -174,7 +169,7 @@ class Rows:
             self._weights = Kept(math.nan, history.kept_weights)
         # Only the vectors of the first steps are kept: where some are missing, no more can follow.
         kinds = [self._weights, *([self._gradients, self._local] if self._whole else [])]
-        n_kept = [len(kind) for kind in kinds if kind is not None]
+        n_kept = [len(kind.rows) for kind in kinds if kind is not None]
         if n_kept and min(n_kept) < history.n_steps:
             self.full_at = min(n_kept)
         self._columns.extend(columns, history.step_size)
@@ -188,15 +183,16 @@ class Rows:
 
     def _resolve(self) -> None:
         self._columns.resolve()
-        self._store_vectors()
-        for kept, norm in ((self._gradients, "norm"), (self._local, "local_norm")):
-            if kept is not None:
-                kept.measure(self._columns[norm])
+        for kept in self._kinds():
+            kept.store()
+        if self._gradients is not None:
+            self._gradients.measure(self._columns["norm"])
+        if self._local is not None:
+            self._local.measure(self._columns["local_norm"])
 
-    def _store_vectors(self) -> None:
-        for kept in (self._gradients, self._local, self._weights):
-            if kept is not None:
-                kept.store(self._parameters)
+    def _kinds(self) -> list[Kept]:
+        kinds = (self._gradients, self._local, self._weights)
+        return [kept for kept in kinds if kept is not None]
 
     def _add_to_path(
         self, gradients: Sequence[Tensor | None], weight: Value, skipped: Value

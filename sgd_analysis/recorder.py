@@ -85,9 +85,6 @@ def record(
     )
 
 
-_FLOAT = {float}
-
-
 class Recorder:
     """What `record` returns: attached to a loop until `close()` or the end of its `with`.
 
@@ -324,7 +321,9 @@ class Recorder:
         if self._steps_left <= 0:  # the step before raised when its row had been added
             self._end_epoch()
         groups = self._optimizer.param_groups
-        found = [parameter for group in groups for parameter in group["params"]]
+        found = groups[0]["params"]
+        if len(groups) > 1:
+            found = [parameter for group in groups for parameter in group["params"]]
         known = self._in_groups
         if len(found) != len(known) or not all(map(operator.is_, found, known)):
             self._follow(groups)
@@ -342,9 +341,10 @@ class Recorder:
         if seen is None:
             self._n_unseen += 1
             seen = math.nan, math.nan
-        step_sizes = [group.get("lr", math.nan) for group in groups]
-        if set(map(type, step_sizes)) != _FLOAT:
-            step_sizes = [_number(step_size) for step_size in step_sizes]
+        step_sizes: list[Value] = []
+        for group in groups:
+            step_size = group.get("lr", math.nan)
+            step_sizes.append(step_size if type(step_size) is float else _number(step_size))
         local = () if self._local is None else self._local.take(self._parameters)
         self._rows.append(*seen, step_sizes, gradients, local, skipped)
         self._steps_left -= 1

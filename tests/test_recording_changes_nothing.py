@@ -626,9 +626,9 @@ class TestAHookThatFails:
             (Rows, "append", 6, {}, 5),
             (Rows, "end_epoch", 2, {}, 8),
             # Of four parameters: as if there were no memory left for the second of a step,
-            (torch.Tensor, "clone", 5 * 4 + 2, {}, 5),
+            (torch, "_foreach_copy_", 6, {}, 5),
             # and for the second of its weights, when its gradient has been copied.
-            (torch.Tensor, "clone", 5 * 8 + 6, {"weights": True}, 5),
+            (torch, "_foreach_copy_", 6, {"weights": True}, 5),
             (torch, "_foreach_add_", 6, {"gradients": "norms"}, 5),
         ],
     )
