@@ -20,6 +20,22 @@ PREDICTED: dict[str, Any] = {"color": "#D55E00", "linestyle": (0, (5, 3)), "line
 BACKDROP: dict[str, Any] = {"color": "#808080", "linestyle": "-", "linewidth": 7, "alpha": 0.45}
 REFERENCE: dict[str, Any] = {"color": "#808080", "linestyle": ":", "linewidth": 1.5}
 
+# Where several curves of a kind meet, each kind keeps its colour and dashes through the book.
+METHODS: dict[str, dict[str, Any]] = {
+    "gradient descent": {"color": "#0072B2", "linestyle": "-"},
+    "SGD": {"color": "#D55E00", "linestyle": "--"},
+    "momentum": {"color": "#009E73", "linestyle": "-."},
+    "RMSprop": {"color": "#CC79A7", "linestyle": ":"},
+    "Adam": {"color": "#E69F00", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+}
+ORDERS: dict[str, dict[str, Any]] = {
+    "cyclic": {"color": "#D55E00", "linestyle": "-"},
+    "shuffle_once": {"color": "#009E73", "linestyle": "-."},
+    "reshuffle": {"color": "#0072B2", "linestyle": "--"},
+    "with_replacement": {"color": "#CC79A7", "linestyle": ":"},
+    "independent": {"color": "#E69F00", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+}
+
 
 def fit(ax: Axes, problem: LeastSquares, curves: Mapping[str, ArrayLike]) -> None:
     """Draw a one-dimensional data set and the curves of some weights.
@@ -72,6 +88,65 @@ def running_loss(ax: Axes, history: History, label: str = "measured") -> None:
     epochs = np.arange(1, history.n_epochs + 1)
     ax.plot(epochs, history.running_loss, label=label, **MEASURED)
     ax.set(xscale="log", yscale="log", xlabel="epoch", ylabel="running loss (loss units)")
+
+
+def quantile_band(
+    ax: Axes,
+    x: ArrayLike,
+    values: ArrayLike,
+    label: str,
+    *,
+    quantiles: tuple[float, float] = (0.05, 0.95),
+    **style: Any,
+) -> None:
+    """Draw many runs as their median and the band between two of their quantiles.
+
+    Args:
+        ax: where to draw.
+        x: (n,) the positions, epochs or steps most often.
+        values: (n_runs, n) one row a run. Infinite values are drawn as far as they go, and a run
+            that has become nan counts as infinite: it has diverged.
+        label: the median's name in the legend.
+        quantiles: the lower and the upper edge of the band, between 0 and 1.
+        style: how the median is drawn; the band has its colour.
+
+    Raises:
+        ValueError: if values is not (n_runs, n).
+    """
+    positions, runs = np.asarray(x), np.asarray(values, dtype=np.float64)
+    if runs.ndim != 2 or positions.shape != runs.shape[1:]:
+        raise ValueError(
+            "values must have one row a run and one column a position, got shape "
+            f"{runs.shape} for {positions.shape} positions"
+        )
+    runs = np.where(np.isnan(runs), np.inf, runs)
+    # The nearest run's own value: between a finite and an infinite one nothing can be interpolated.
+    edges = (quantiles[0], 0.5, quantiles[1])
+    low, median, high = np.quantile(runs, edges, axis=0, method="nearest")
+    (line,) = ax.plot(positions, median, label=label, **style)
+    top = np.where(np.isfinite(high), high, np.finfo(np.float64).max)
+    ax.fill_between(positions, low, top, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def stopping_epochs(ax: Axes, epochs: ArrayLike, n_epochs: int, marked: Mapping[str, int]) -> None:
+    """Draw how many runs stopped after each epoch.
+
+    Args:
+        ax: where to draw.
+        epochs: (n_runs,) the epoch after which each run stopped, from 1; nan if it never did.
+        n_epochs: the number of epochs that each run was given.
+        marked: labelled epochs, each drawn as a vertical line.
+    """
+    stopped = np.asarray(epochs, dtype=np.float64)
+    stopped = stopped[np.isfinite(stopped)]
+    counts = np.bincount(stopped.astype(int), minlength=n_epochs + 1)[1 : n_epochs + 1]
+    ax.bar(np.arange(1, n_epochs + 1), counts, width=0.85, color=MEASURED["color"])
+    styles = (PREDICTED, REFERENCE)
+    for position, (label, epoch) in enumerate(marked.items()):
+        ax.axvline(epoch, label=label, **styles[position % 2])
+    ax.set(xlabel="epoch after which a run stopped", ylabel="number of runs")
+    if marked:
+        ax.legend()
 
 
 def risk_contours(
