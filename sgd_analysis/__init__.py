@@ -24,12 +24,20 @@ from sgd_analysis.stopping import (
     path_gradient_norm_below,
     running_loss_below,
 )
-from sgd_analysis.theory import gradient_descent_risk, gradient_descent_steps
+from sgd_analysis.theory import (
+    EpochOperator,
+    epoch_operator,
+    fixed_point_distance,
+    fixed_point_expansion,
+    gradient_descent_risk,
+    gradient_descent_steps,
+)
 from sgd_analysis.training import Run, train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EpochOperator",
     "FiniteSum",
     "History",
     "LeastSquares",
@@ -41,7 +49,10 @@ __all__ = [
     "cyclic",
     "diverged",
     "empirical_risk_below",
+    "epoch_operator",
     "epochs_reached",
+    "fixed_point_distance",
+    "fixed_point_expansion",
     "full_gradient_norm_below",
     "gradient_descent_risk",
     "gradient_descent_steps",
