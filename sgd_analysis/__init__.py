@@ -31,6 +31,9 @@ from sgd_analysis.theory import (
     fixed_point_expansion,
     gradient_descent_risk,
     gradient_descent_steps,
+    mean_square_radius,
+    mean_square_step_limit,
+    second_moment_operator,
 )
 from sgd_analysis.training import Run, train
 
@@ -59,12 +62,15 @@ __all__ = [
     "independent",
     "last_batch_loss_below",
     "mean_batch_loss_below",
+    "mean_square_radius",
+    "mean_square_step_limit",
     "no_improvement",
     "path_gradient_norm_below",
     "quadratic_fit",
     "record",
     "reshuffle",
     "running_loss_below",
+    "second_moment_operator",
     "shuffle_once",
     "train",
     "with_replacement",

@@ -3,6 +3,11 @@
 from sgd_analysis._epoch_operator import EpochOperator, epoch_operator
 from sgd_analysis._fixed_point import fixed_point_distance, fixed_point_expansion
 from sgd_analysis._gradient_descent import gradient_descent_risk, gradient_descent_steps
+from sgd_analysis._second_moment import (
+    mean_square_radius,
+    mean_square_step_limit,
+    second_moment_operator,
+)
 
 __all__ = [
     "EpochOperator",
@@ -11,4 +16,7 @@ __all__ = [
     "fixed_point_expansion",
     "gradient_descent_risk",
     "gradient_descent_steps",
+    "mean_square_radius",
+    "mean_square_step_limit",
+    "second_moment_operator",
 ]
