@@ -27,6 +27,8 @@ from sgd_analysis.stopping import (
 from sgd_analysis.theory import (
     EpochOperator,
     epoch_operator,
+    expected_risk,
+    expected_running_loss,
     fixed_point_distance,
     fixed_point_expansion,
     gradient_descent_risk,
@@ -54,6 +56,8 @@ __all__ = [
     "empirical_risk_below",
     "epoch_operator",
     "epochs_reached",
+    "expected_risk",
+    "expected_running_loss",
     "fixed_point_distance",
     "fixed_point_expansion",
     "full_gradient_norm_below",

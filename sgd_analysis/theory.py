@@ -1,6 +1,7 @@
 """What can be predicted before running: closed forms and operators for least squares."""
 
 from sgd_analysis._epoch_operator import EpochOperator, epoch_operator
+from sgd_analysis._expected_loss import expected_risk, expected_running_loss
 from sgd_analysis._fixed_point import fixed_point_distance, fixed_point_expansion
 from sgd_analysis._gradient_descent import gradient_descent_risk, gradient_descent_steps
 from sgd_analysis._second_moment import (
@@ -12,6 +13,8 @@ from sgd_analysis._second_moment import (
 __all__ = [
     "EpochOperator",
     "epoch_operator",
+    "expected_risk",
+    "expected_running_loss",
     "fixed_point_distance",
     "fixed_point_expansion",
     "gradient_descent_risk",
