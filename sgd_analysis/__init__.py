@@ -26,6 +26,7 @@ from sgd_analysis.stopping import (
 )
 from sgd_analysis.theory import (
     EpochOperator,
+    LyapunovExponents,
     epoch_operator,
     expected_risk,
     expected_running_loss,
@@ -33,6 +34,7 @@ from sgd_analysis.theory import (
     fixed_point_expansion,
     gradient_descent_risk,
     gradient_descent_steps,
+    lyapunov_exponents,
     mean_square_radius,
     mean_square_step_limit,
     second_moment_operator,
@@ -46,6 +48,7 @@ __all__ = [
     "FiniteSum",
     "History",
     "LeastSquares",
+    "LyapunovExponents",
     "Recorder",
     "Run",
     "StoppingRule",
@@ -65,6 +68,7 @@ __all__ = [
     "gradient_descent_steps",
     "independent",
     "last_batch_loss_below",
+    "lyapunov_exponents",
     "mean_batch_loss_below",
     "mean_square_radius",
     "mean_square_step_limit",
