@@ -51,6 +51,16 @@ def integer_between(
     return number
 
 
+def instance_of(name: str, value: object, kind: type, meaning: str) -> None:
+    """Raise unless `value` is of that kind; `meaning` says why no other will do.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, {meaning}, got {type(value).__name__}")
+
+
 def weight_vectors(name: str, value: ArrayLike, n_parameters: int) -> NDArray[np.float64]:
     """Return `value` as float64, or raise unless its last axis holds `n_parameters` weights.
 

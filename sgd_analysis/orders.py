@@ -101,8 +101,8 @@ def independent(n_samples: int, batch_size: int, generator: Generator) -> Iterat
     n_whole, tail = divmod(n_samples, batch_size)
     while True:
         sampler = _sampler(generator)
-        whole = _subsets(n_samples, batch_size, n_whole, sampler)
-        yield torch.cat([whole.flatten(), *_subsets(n_samples, tail, min(tail, 1), sampler)])
+        whole = subsets(n_samples, batch_size, n_whole, sampler)
+        yield torch.cat([whole.flatten(), *subsets(n_samples, tail, min(tail, 1), sampler)])
 
 
 ORDERS: dict[str, Order] = {
@@ -201,22 +201,7 @@ def checked_epochs(
     raise ValueError(f"order must yield without end, it ended after {epoch + 1} epochs")
 
 
-def _sampler(generator: Generator) -> Generator:
-    """Return the generator that a DataLoader's random sampler makes for an epoch."""
-    _worker_seed(generator)
-    return Generator().manual_seed(_random_seed(generator))
-
-
-def _worker_seed(generator: Generator) -> None:
-    """Draw what a DataLoader draws first in each epoch, to seed its worker processes."""
-    _random_seed(generator)
-
-
-def _random_seed(generator: Generator) -> int:
-    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
-
-
-def _subsets(n_samples: int, size: int, n_subsets: int, generator: Generator) -> Tensor:
+def subsets(n_samples: int, size: int, n_subsets: int, generator: Generator) -> Tensor:
     """Return (n_subsets, size) uniform subsets of the samples, independent of each other."""
     if size * size > n_samples:
         each = [torch.randperm(n_samples, generator=generator)[:size] for _ in range(n_subsets)]
@@ -230,3 +215,18 @@ def _subsets(n_samples: int, size: int, n_subsets: int, generator: Generator) ->
         ordered = drawn.sort(dim=1).values
         repeats = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
     return drawn
+
+
+def _sampler(generator: Generator) -> Generator:
+    """Return the generator that a DataLoader's random sampler makes for an epoch."""
+    _worker_seed(generator)
+    return Generator().manual_seed(_random_seed(generator))
+
+
+def _worker_seed(generator: Generator) -> None:
+    """Draw what a DataLoader draws first in each epoch, to seed its worker processes."""
+    _random_seed(generator)
+
+
+def _random_seed(generator: Generator) -> int:
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())

@@ -7,12 +7,32 @@ from sgd_analysis import LeastSquares
 
 
 @st.composite
-def least_squares(draw, max_samples=12, min_weights=1, max_weights=5, rank_deficient=None):
+def least_squares(
+    draw,
+    max_samples=12,
+    min_weights=1,
+    max_weights=5,
+    rank_deficient=None,
+    min_samples=1,
+    dtypes=(np.float64,),
+):
     """Noisy problems, from a scalar to more weights than samples, some with dependent columns."""
-    n_samples = draw(st.integers(1, max_samples))
+    n_samples = draw(st.integers(min_samples, max_samples))
     d = draw(st.integers(min_weights, max_weights))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     features = rng.normal(size=(n_samples, d)) * rng.uniform(0.2, 3, size=d)
     if d > 1 and (draw(st.booleans()) if rank_deficient is None else rank_deficient):
         features[:, -1] = 2 * features[:, 0]
-    return LeastSquares(features, rng.normal(size=n_samples))
+    dtype = draw(st.sampled_from(dtypes))
+    return LeastSquares(features.astype(dtype), rng.normal(size=n_samples).astype(dtype))
+
+
+@st.composite
+def visits(draw, n_samples, *, partition=None):
+    """Batches of sample indices: a partition in random order with a ragged tail, or any visits."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()) if partition is None else partition:
+        size = draw(st.integers(1, n_samples))
+        return np.split(rng.permutation(n_samples), range(size, n_samples, size))
+    sizes = draw(st.lists(st.integers(1, n_samples), min_size=1, max_size=6))
+    return [rng.integers(n_samples, size=size) for size in sizes]
