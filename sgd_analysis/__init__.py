@@ -1,7 +1,17 @@
 """Which loss and which gradient is your training loop really showing you?"""
 
+from sgd_analysis._survey import Survey
 from sgd_analysis._vectors import Vectors
+from sgd_analysis.ensemble import Ensemble, train_ensemble
 from sgd_analysis.history import History
+from sgd_analysis.measures import (
+    LossGap,
+    ResidualNorms,
+    expected_batch_gradient_norm_squared,
+    loss_gap,
+    residual_norms,
+    survey,
+)
 from sgd_analysis.orders import (
     batches,
     cyclic,
@@ -39,19 +49,23 @@ from sgd_analysis.theory import (
     mean_square_step_limit,
     second_moment_operator,
 )
-from sgd_analysis.training import Run, train
+from sgd_analysis.training import Run, iterate_average, train
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ensemble",
     "EpochOperator",
     "FiniteSum",
     "History",
     "LeastSquares",
+    "LossGap",
     "LyapunovExponents",
     "Recorder",
+    "ResidualNorms",
     "Run",
     "StoppingRule",
+    "Survey",
     "Vectors",
     "batches",
     "cyclic",
@@ -59,6 +73,7 @@ __all__ = [
     "empirical_risk_below",
     "epoch_operator",
     "epochs_reached",
+    "expected_batch_gradient_norm_squared",
     "expected_risk",
     "expected_running_loss",
     "fixed_point_distance",
@@ -67,7 +82,9 @@ __all__ = [
     "gradient_descent_risk",
     "gradient_descent_steps",
     "independent",
+    "iterate_average",
     "last_batch_loss_below",
+    "loss_gap",
     "lyapunov_exponents",
     "mean_batch_loss_below",
     "mean_square_radius",
@@ -77,9 +94,12 @@ __all__ = [
     "quadratic_fit",
     "record",
     "reshuffle",
+    "residual_norms",
     "running_loss_below",
     "second_moment_operator",
     "shuffle_once",
+    "survey",
     "train",
+    "train_ensemble",
     "with_replacement",
 ]

@@ -5,15 +5,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from sgd_analysis.history import History
 
 
-def metadata_of(
-    optimizer: torch.optim.Optimizer, criteria: tuple[nn.Module, ...]
-) -> dict[str, Any]:
+def metadata_of(optimizer: torch.optim.Optimizer, criteria: tuple[object, ...]) -> dict[str, Any]:
     """Return what the run is made with, in terms that JSON knows."""
+    return metadata(type(optimizer).__name__, optimizer.param_groups, criteria)
+
+
+def metadata(
+    optimizer: str, groups: list[dict[str, Any]], criteria: tuple[object, ...]
+) -> dict[str, Any]:
+    """Return what a run with an optimizer of that name and these parameter groups is made with."""
     import sgd_analysis  # for its version; it imports this module
 
     reductions = {getattr(criterion, "reduction", "mean") for criterion in criteria}
@@ -21,10 +25,10 @@ def metadata_of(
     return {
         "reduction": reductions.pop() if len(reductions) == 1 else "mixed",
         "criteria": [type(criterion).__name__ for criterion in criteria],
-        "optimizer": type(optimizer).__name__,
+        "optimizer": optimizer,
         "parameter_groups": [
             {name: _plain(value) for name, value in group.items() if name != "params"}
-            for group in optimizer.param_groups
+            for group in groups
         ],
         "versions": {
             "sgd_analysis": sgd_analysis.__version__,

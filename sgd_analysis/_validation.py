@@ -17,7 +17,7 @@ def positive_number(name: str, value: float) -> float:
         TypeError: if `value` is not a number.
         ValueError: if it is not positive and finite.
     """
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     try:
         number = float(value)

@@ -11,6 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from sgd_analysis._loaders import all_samples
+from sgd_analysis._survey import Survey
+from sgd_analysis._tally import Tally
 from sgd_analysis._validation import (
     as_array,
     finite_vector,
@@ -74,6 +77,42 @@ class FiniteSum:
             raise ValueError(
                 "model has no parameter with requires_grad=True: there is nothing to train"
             )
+
+    @staticmethod
+    def from_loader(
+        model: nn.Module, criterion: Criterion, loader: Iterable[tuple[Tensor, Tensor]]
+    ) -> "FiniteSum":
+        """Make a finite sum of all samples of a DataLoader's dataset.
+
+        They are read once, in the dataset's own order, and kept as two tensors; how the loader
+        batches, shuffles and drops the last batch is for `train` to say. With the same seed and
+        batch size, `train` then visits the batches that a shuffling loader would.
+        No random state is changed by reading; where a dataset draws random numbers (to augment
+        images, say), the sum is over the samples of that one reading.
+
+        Args:
+            model: as for `FiniteSum`.
+            criterion: as for `FiniteSum`.
+            loader: a `torch.utils.data.DataLoader`, or any iterable of batches, each of them a
+                pair of tensors (inputs, targets).
+
+        Returns:
+            The problem.
+
+        Raises:
+            TypeError: as `FiniteSum`, and if a batch is not a pair of tensors.
+            ValueError: as `FiniteSum`, and if there is no batch, samples differ in shape, or the
+                loader's sampler picks some of the samples.
+
+        Example:
+            >>> from torch.utils.data import DataLoader, TensorDataset
+            >>> data = TensorDataset(torch.ones(7, 4), torch.ones(7, 1))
+            >>> loader = DataLoader(data, batch_size=2, shuffle=True)
+            >>> FiniteSum.from_loader(torch.nn.Linear(4, 1), torch.nn.MSELoss(), loader).n_samples
+            7
+        """
+        inputs, targets = all_samples(loader)
+        return FiniteSum(model, criterion, inputs, targets)
 
     @property
     def n_samples(self) -> int:
@@ -174,7 +213,7 @@ class LeastSquares(FiniteSum):
         """(d, d) the Hessian H of the risk, the same at every w."""
         return read_only(2 / self.n_samples * self.features.T @ self.features)
 
-    def batch_hessians(self, batches: Iterable[ArrayLike]) -> NDArray[np.float64]:
+    def batch_hessians(self, batches: Iterable[ArrayLike | Tensor]) -> NDArray[np.float64]:
         """Return the Hessian of each batch's own mean loss.
 
         Args:
@@ -187,21 +226,50 @@ class LeastSquares(FiniteSum):
         Raises:
             ValueError: if a batch is empty or names a sample that does not exist.
         """
-        hessians = []
-        for position, batch in enumerate(batches):
-            index = np.asarray(batch)
-            if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-                raise ValueError(
-                    f"batch {position} must be a non-empty vector of sample indices, got {batch!r}"
-                )
-            if index.min() < 0 or index.max() >= self.n_samples:
-                raise ValueError(
-                    f"batch {position} must hold indices between 0 and {self.n_samples - 1}, got "
-                    f"values between {index.min()} and {index.max()}"
-                )
-            rows = self.features[index]
-            hessians.append(2 / len(rows) * rows.T @ rows)
+        rows = [self.features[index] for index in self._checked(batches)]
+        hessians = [2 / len(some) * some.T @ some for some in rows]
         return np.array(hessians).reshape(-1, self.n_parameters, self.n_parameters)
+
+    def survey(self, w: ArrayLike, batches: Iterable[ArrayLike | Tensor]) -> Survey:
+        r"""Return the loss and the gradient of every batch at fixed weights, in closed form.
+
+        .. math:: f_b(w) = \frac1B \lVert \Phi_b w - y_b \rVert^2, \qquad
+            \nabla f_b(w) = \frac2B \Phi_b^\top (\Phi_b w - y_b)
+
+        It is what `survey` finds for the model with these weights, in double precision.
+
+        Args:
+            w: (d,) the weights.
+            batches: index arrays, one a batch; they need not have the same length.
+
+        Returns:
+            A `Survey`; its values are inf or nan where w is.
+
+        Raises:
+            ValueError: if w is not one vector of d weights, if there is no batch, or one is
+                empty or names a sample that does not exist.
+
+        Example:
+            >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
+            >>> line.survey([0.0, 0.0], [[0, 1], [2]]).loss
+            array([ 5., 25.])
+        """
+        weights = weight_vectors("w", w, self.n_parameters)
+        if weights.ndim != 1:
+            raise ValueError(f"w must be one vector of weights, got shape {weights.shape}")
+        indices = self._checked(batches)
+        if not indices:
+            raise ValueError("batches must hold at least one batch, got none")
+        sizes = np.array([len(index) for index in indices])
+        index, starts = np.concatenate(indices), np.cumsum(sizes) - sizes
+        with np.errstate(over="ignore", invalid="ignore"):
+            residuals = self.features @ weights - self._float64_targets
+            gradients = 2 * residuals[:, None] * self.features
+            loss = np.add.reduceat(residuals[index] ** 2, starts) / sizes
+            gradient = np.add.reduceat(gradients[index], starts) / sizes[:, None]
+        tally = Tally(memory=gradient.nbytes)
+        tally.add(loss, sizes.astype(np.float64), sizes, gradient)
+        return tally.survey()
 
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
@@ -270,6 +338,22 @@ class LeastSquares(FiniteSum):
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = self.eigenvalues * self._eigen_coordinates(w)
             return np.asarray(scaled @ self.eigenvectors.T)
+
+    def _checked(self, batches: Iterable[ArrayLike | Tensor]) -> list[NDArray[np.integer]]:
+        indices = []
+        for position, batch in enumerate(batches):
+            index = np.asarray(batch)
+            if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+                raise ValueError(
+                    f"batch {position} must be a non-empty vector of sample indices, got {batch!r}"
+                )
+            if index.min() < 0 or index.max() >= self.n_samples:
+                raise ValueError(
+                    f"batch {position} must hold indices between 0 and {self.n_samples - 1}, got "
+                    f"values between {index.min()} and {index.max()}"
+                )
+            indices.append(index)
+        return indices
 
     def _eigen_coordinates(self, w: ArrayLike) -> NDArray[np.float64]:
         weights = weight_vectors("w", w, self.n_parameters)
@@ -350,6 +434,35 @@ def flat_weights(parameters: list[nn.Parameter]) -> NDArray[np.floating]:
     return as_array(torch.cat([p.detach().flatten() for p in parameters]))
 
 
+def mean_loss(criterion: Criterion, predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return the criterion's mean over a batch, or raise if one could not train on it.
+
+    Args:
+        criterion: as in `FiniteSum`.
+        predictions: (n, ...) what the model gives.
+        targets: (n, ...) what it should give.
+
+    Returns:
+        A scalar tensor.
+
+    Raises:
+        ValueError: if the shapes differ, or the loss is not one number.
+    """
+    # Tensors of shapes (n, 1) and (n,) would broadcast to (n, n), most often without a warning.
+    if targets.is_floating_point() and predictions.shape != targets.shape:
+        raise ValueError(
+            "predictions and targets must have the same shape, got "
+            f"{tuple(predictions.shape)} and {tuple(targets.shape)}: reshape one of them"
+        )
+    loss = criterion(predictions, targets)
+    if not isinstance(loss, Tensor) or loss.ndim:
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
+        raise ValueError(
+            f"criterion must return a scalar tensor, the mean over the batch, got {given}"
+        )
+    return loss
+
+
 def quadratic_fit(unit: float = 1.0) -> LeastSquares:
     """Return the source notebook's problem: a parabola through 2000 points without noise.
 
@@ -394,7 +507,7 @@ class _Parabola(nn.Module):
         self.weights = nn.Parameter(torch.zeros(3))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return _parabola(self.weights, inputs)
+        return _parabola(self.weights.unbind(), inputs)
 
 
 def _parabola(w: Any, x: _Samples) -> _Samples:

@@ -202,21 +202,10 @@ class Recorder:
             ValueError: if the loss has several elements, or n_samples is not positive.
         """
         self._require_attached("observe")
-        if isinstance(loss, Tensor):
-            if loss.numel() != 1 or loss.is_complex():
-                raise ValueError(
-                    "loss must have one real element, the mean over the batch, got shape "
-                    f"{tuple(loss.shape)} of {loss.dtype}"
-                )
-        elif not isinstance(loss, Real):
-            raise TypeError(f"loss must be a number or a tensor, got {type(loss).__name__}")
-        if isinstance(n_samples, Tensor):
-            if n_samples.numel() != 1 or n_samples.is_complex():
-                raise ValueError(f"n_samples must be one real number, got {n_samples}")
-            n_samples = _number(n_samples)
-        if not isinstance(n_samples, Tensor):
-            n_samples = positive_number("n_samples", n_samples)
-        self._losses.observe(loss, n_samples)
+        size: Value = n_samples
+        if type(loss) is not float or type(size) is not float or not 0 < size < math.inf:
+            size = _checked_size(loss, size)  # which costs more than all the rest
+        self._losses.observe(loss, size)
 
     def end_epoch(self) -> None:
         """End the epoch after the steps made so far; without any, do nothing.
@@ -410,6 +399,30 @@ class Recorder:
     def _require_attached(self, method: str) -> None:
         if not self._attached:
             raise RuntimeError(f"{method}() needs a recorder that records, this one is closed")
+
+
+def _checked_size(loss: float | Tensor, n_samples: float | Tensor) -> Value:
+    """Return a number of samples as it is recorded, or raise unless it and the loss are numbers.
+
+    Raises:
+        TypeError: if one of them is neither a number nor a tensor.
+        ValueError: if one of them has several elements, or n_samples is not positive.
+    """
+    if isinstance(loss, Tensor):
+        if loss.numel() != 1 or loss.is_complex():
+            raise ValueError(
+                "loss must have one real element, the mean over the batch, got shape "
+                f"{tuple(loss.shape)} of {loss.dtype}"
+            )
+    elif not isinstance(loss, Real):
+        raise TypeError(f"loss must be a number or a tensor, got {type(loss).__name__}")
+    if isinstance(n_samples, Tensor):
+        if n_samples.numel() != 1 or n_samples.is_complex():
+            raise ValueError(f"n_samples must be one real number, got {n_samples}")
+        n_samples = _number(n_samples)
+    if not isinstance(n_samples, Tensor):
+        n_samples = positive_number("n_samples", n_samples)
+    return n_samples
 
 
 def _number(value: Any) -> Value:

@@ -1,28 +1,27 @@
 """One training loop for every variant."""
 
+import contextlib
 import copy
-import functools
-import itertools
-import math
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
-from sgd_analysis._validation import finite_vector, integer_between, positive_number
+from sgd_analysis._closed_form import ClosedForm
+from sgd_analysis._plan import Plan, StepSize, check_method, checked_plan, load_weights
+from sgd_analysis._progress import progress_bar
+from sgd_analysis._training_loop import PlainSGD, TrainingLoop
+from sgd_analysis._validation import finite_vector, integer_between
 from sgd_analysis.history import History
-from sgd_analysis.orders import Order, checked_epochs, known_order
-from sgd_analysis.problems import FiniteSum, flat_weights, trainable
+from sgd_analysis.orders import Order
+from sgd_analysis.problems import FiniteSum, LeastSquares, flat_weights, trainable
 from sgd_analysis.stopping import StoppingRule
 
-StepSize: TypeAlias = float | Callable[[int], float]
 Optimizer: TypeAlias = str | Callable[..., torch.optim.Optimizer]
 
 
@@ -31,12 +30,13 @@ class Run:
     """A finished training run: why it ended, where, and everything recorded on the way.
 
     Args:
-        converged: whether a stopping rule ended the run.
+        converged: whether a rule on what was wanted ended the run.
         reason: the rule that held, "max_epochs", or "diverged" (a loss or a weight that is not
             finite).
         checkpoints: (epochs + 1, n_parameters) the weights at the start and after each epoch, in
             the parameters' dtype.
-        history: every batch's loss, before its own update.
+        history: what a `Recorder` saw of the run: each step's loss and gradient, both before its
+            own update, its batch's size and its step size.
         model: a trained copy of the problem's model.
     """
 
@@ -73,12 +73,14 @@ def train(
     max_epochs: int,
     batch_size: int | None = None,
     order: str | Order = "reshuffle",
+    drop_last: bool = False,
     stop: StoppingRule | None = None,
     start: ArrayLike | None = None,
     seed: int = 0,
+    gradient: Literal["autograd", "closed form"] = "autograd",
     progress: bool = False,
 ) -> Run:
-    r"""Minimise a finite sum by (mini-batch) gradient descent, recording every batch's loss.
+    r"""Minimise a finite sum by (mini-batch) gradient descent, recording every step.
 
     .. math:: w_{k+1} = w_k - \eta_k \nabla f_{b_k}(w_k)
 
@@ -87,20 +89,26 @@ def train(
     which F(w_k) < ε therefore ends the run in epoch k + 1.
 
     Args:
-        problem: what to minimise; its model is copied, never changed.
+        problem: what to minimise; its model is copied, never changed. `FiniteSum.from_loader`
+            makes one from a DataLoader.
         optimizer: "sgd", the update written by hand, which equals `torch.optim.SGD` bit for bit;
             or a class from `torch.optim`, or a `functools.partial` of one.
         step_size: η > 0, or a function of the step (from 0) that returns it.
         max_epochs: the number of epochs after which the run ends in any case.
-        batch_size: B, between 1 and n_samples; the last batch of an epoch holds what is left.
-            None: all samples in their given order, one step an epoch.
+        batch_size: B, between 1 and n_samples. None: all samples in their given order, whatever
+            `order` says, one step an epoch.
         order: the order in which samples are visited: "reshuffle" (batch for batch what a
-            `DataLoader(shuffle=True)` does after `torch.manual_seed(seed)`), "cyclic", or a
-            function of your own with their signature.
+            `DataLoader(shuffle=True)` does after `torch.manual_seed(seed)`), "cyclic",
+            "shuffle_once", "with_replacement", "independent", or a function of your own with
+            their signature.
+        drop_last: leave out what is left for a last batch smaller than B.
         stop: a stopping rule, or several joined with `|`.
         start: (n_parameters,) the weights to start from; the model's own unless given.
         seed: of everything random in the run, an integer >= 0; the caller's random state is left
             as it was.
+        gradient: "autograd"; or "closed form", that of a LeastSquares by its formula, the same
+            to rounding. Together with "sgd" it is tens of times as fast, and computes several
+            steps at once: an exception then keeps the epochs finished before.
         progress: show a bar with the running loss (never when the variable CI is set).
 
     Returns:
@@ -113,9 +121,11 @@ def train(
         ValueError: if step_size is not positive and finite, batch_size is not between 1 and
             n_samples, max_epochs is below 1, an optimizer or order is not known by that name, an
             order does not yield indices of samples, start has the wrong shape or is not finite,
-            or the criterion does not give one differentiable loss for predictions of the targets'
-            shape. Whatever ends a run by an exception, an interrupt included, finds what was
-            recorded in the exception's attribute `run`.
+            the gradient is to have a closed form and the problem has none, the criterion does not
+            give one differentiable loss for predictions of the targets' shape, or the rule looks
+            at the global loss of a model that draws random numbers. Whatever ends a run by an
+            exception, an interrupt included, finds what was recorded in the exception's
+            attribute `run`.
 
     Example:
         >>> from sgd_analysis import LeastSquares, running_loss_below
@@ -123,206 +133,103 @@ def train(
         >>> train(line, step_size=0.2, max_epochs=500, stop=running_loss_below(1e-6))
         Run('running_loss_below(1e-06)' after 46 epochs, 46 steps)
     """
-    _check_kinds(problem, optimizer, stop)
-    max_epochs = min(integer_between("max_epochs", max_epochs, 1), sys.maxsize)
+    plan = checked_plan(
+        problem, step_size, max_epochs, batch_size, order, drop_last=drop_last, stop=stop
+    )
     seed = integer_between("seed", seed, 0, 2**63 - 1)
-    if batch_size is not None:
-        batch_size = integer_between(
-            "batch_size", batch_size, 1, problem.n_samples, meaning="the number of samples"
-        )
-    visit = known_order(order)
-    step_size_at = step_size if callable(step_size) else _constant(step_size)
+    check_method(problem, optimizer, gradient)
     model = copy.deepcopy(problem.model)
     parameters = trainable(model)
     if start is not None:
-        _load(parameters, finite_vector("start", start, problem.n_parameters))
-    update = _update(optimizer, parameters)
-    rows = _Rows()
-    series: dict[str, list[float]] = {
-        name: [] for name in ("running_loss", "mean_batch_loss", "last_batch_loss")
-    }
-    checkpoints = [flat_weights(parameters)]
+        load_weights(parameters, finite_vector("start", start, problem.n_parameters))
+    engine = _engine(plan, model, optimizer, gradient)
+    checkpoints = [flat_weights(parameters)[None]]
 
     def run(reason: str, *, converged: bool = False) -> Run:
-        return Run(converged, reason, np.stack(checkpoints), rows.history(), model)
+        return Run(converged, reason, np.concatenate(checkpoints), engine.history, model)
 
     try:
         with (
-            torch.random.fork_rng(devices=[]),
-            torch.enable_grad(),
-            _progress_bar(progress, max_epochs) as bar,
+            _surroundings(seed),
+            contextlib.closing(engine.epochs()) as epochs,
+            progress_bar(progress, max_epochs) as bar,
         ):
-            torch.default_generator.manual_seed(seed)
-            for batches in itertools.islice(_epochs(problem, batch_size, visit), max_epochs):
-                for inputs, targets in batches:
-                    eta = positive_number("step_size", step_size_at(rows.n_steps))
-                    loss = _mean_loss(problem, model, inputs, targets)
-                    rows.append(loss.item(), len(inputs), eta)
-                    if not math.isfinite(rows.loss[-1]):
-                        return run("diverged")
-                    for parameter in parameters:
-                        parameter.grad = None
-                    loss.backward()
-                    update(eta)
-                checkpoints.append(flat_weights(parameters))
-                epoch = rows.end_epoch()
-                if not np.isfinite(checkpoints[-1]).all():
-                    return run("diverged")
+            for weights in epochs:
+                checkpoints.append(weights)
                 if not bar.disable:
-                    bar.set_postfix_str(f"running loss {epoch.running_loss[0]:.6g}", refresh=False)
-                    bar.update()
-                series["running_loss"].append(epoch.running_loss[0])
-                series["mean_batch_loss"].append(epoch.mean_batch_loss[0])
-                series["last_batch_loss"].append(epoch.loss[-1])
-                rule = stop and stop.verdict({n: np.array(v) for n, v in series.items()})
-                if rule is not None:
-                    return run(rule.name, converged=True)
+                    loss = plan.watch.running_loss
+                    bar.set_postfix_str(f"running loss {loss:.6g}", refresh=False)
+                    bar.update(len(weights))
     except BaseException as error:
-        error.run = run(type(error).__name__)  # type: ignore[attr-defined]
-        error.add_note(f"What was recorded, {rows.n_steps} steps, is this exception's `run`.")
+        kept = error.run = run(type(error).__name__)  # type: ignore[attr-defined]
+        n_steps = kept.history.n_steps
+        error.add_note(f"What was recorded, {n_steps} steps, is this exception's `run`.")
         raise
-    return run("max_epochs")
+    return run(engine.ended_by.name, converged=engine.ended_by.converged)
 
 
-class _Rows:
-    """The rows recorded so far, in lists that grow; `history` gives them as arrays."""
+def iterate_average(checkpoints: ArrayLike, *, first: int = 0) -> NDArray[np.float64]:
+    r"""Return the running means of a run's checkpoints (Polyak–Ruppert averaging).
 
-    def __init__(self) -> None:
-        self.loss: list[float] = []
-        self.n_samples: list[int] = []
-        self.epoch: list[int] = []
-        self.step_size: list[float] = []
-        self.n_epochs = 0
-        self.epoch_start = 0
+    .. math:: \bar w_e = \frac{1}{e - e_0 + 1} \sum_{j = e_0}^{e} w_j
 
-    @property
-    def n_steps(self) -> int:
-        return len(self.loss)
+    With noisy labels, random batches and a constant step size the iterates do not come to rest:
+    they fluctuate, on least squares with independent batches about the minimiser itself, and
+    their average tends to it. Here the average is over the ends of epochs, which a `Run` keeps,
+    and not over all steps; leaving out the first epochs, with the run still on its way, makes it
+    good sooner.
 
-    def append(self, loss: float, n_samples: int, step_size: float) -> None:
-        self.loss.append(loss)
-        self.n_samples.append(n_samples)
-        self.epoch.append(self.n_epochs)
-        self.step_size.append(step_size)
+    Args:
+        checkpoints: (n, n_parameters) weights, for instance `run.checkpoints`.
+        first: the position e₀ of the first checkpoint that counts; 0 is the start of the run.
 
-    def end_epoch(self) -> History:
-        self.n_epochs += 1
-        first, self.epoch_start = self.epoch_start, self.n_steps
-        return self._history(slice(first, None), 1)
+    Returns:
+        (n - first, n_parameters) the mean of the checkpoints from `first` up to each one;
+        `problem.empirical_risk(...)` of it is the risk of the average, epoch by epoch.
 
-    def history(self) -> History:
-        return self._history(slice(None), self.n_epochs)
+    Raises:
+        TypeError: if first is not an integer.
+        ValueError: if checkpoints is not of that shape, or first not a position in it.
 
-    def _history(self, steps: slice, n_epochs: int) -> History:
-        return History(
-            loss=np.array(self.loss[steps]),
-            n_samples=np.array(self.n_samples[steps]),
-            epoch=np.array(self.epoch[steps]),
-            step_size=np.array(self.step_size[steps]).reshape(-1, 1),
-            n_epochs=n_epochs,
-        )
+    Example:
+        >>> iterate_average([[4.0], [2.0], [0.0]], first=1)
+        array([[2.],
+               [1.]])
 
-
-def _epochs(
-    problem: FiniteSum, batch_size: int | None, visit: Order
-) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    if batch_size is None:
-        yield from itertools.repeat([(problem.inputs, problem.targets)])
-        return
-    for indices in checked_epochs(visit, problem.n_samples, batch_size, torch.default_generator):
-        # Gathering once and splitting costs far less than indexing batch by batch.
-        yield zip(
-            problem.inputs[indices].split(batch_size),
-            problem.targets[indices].split(batch_size),
-            strict=True,
-        )
-
-
-def _mean_loss(problem: FiniteSum, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    predictions = model(inputs)
-    # Tensors of shapes (n, 1) and (n,) would broadcast to (n, n), most often without a warning.
-    if targets.is_floating_point() and predictions.shape != targets.shape:
+    References:
+        Polyak, Juditsky. Acceleration of Stochastic Approximation by Averaging. SIAM J. Control
+        Optim. 30(4):838–855, 1992.
+    """
+    table = np.asarray(checkpoints, dtype=np.float64)
+    if table.ndim != 2 or len(table) == 0:
         raise ValueError(
-            "predictions and targets must have the same shape, got "
-            f"{tuple(predictions.shape)} and {tuple(targets.shape)}: reshape one of them"
+            "checkpoints must be of shape (n, n_parameters), one row of weights an epoch, got "
+            f"shape {table.shape}"
         )
-    loss = problem.criterion(predictions, targets)
-    if not isinstance(loss, Tensor) or loss.ndim:
-        given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
-        raise ValueError(
-            f"criterion must return a scalar tensor, the mean over the batch, got {given}"
-        )
-    if not loss.requires_grad:
-        raise ValueError(
-            "criterion must return a loss that depends on the weights, got one without a gradient: "
-            "remove .detach(), .item() or torch.no_grad() on its way"
-        )
-    return loss
+    first = integer_between("first", first, 0, len(table) - 1, meaning="the last checkpoint")
+    counts = np.arange(1, len(table) - first + 1)
+    return np.asarray(table[first:].cumsum(axis=0) / counts[:, None])
 
 
-def _update(optimizer: Optimizer, parameters: list[nn.Parameter]) -> Callable[[float], None]:
-    if isinstance(optimizer, str):
-
-        def by_hand(eta: float) -> None:
-            with torch.no_grad():
-                for parameter in parameters:
-                    if parameter.grad is not None:
-                        parameter.add_(parameter.grad, alpha=-eta)
-
-        return by_hand
-
-    instance = optimizer(parameters, lr=1.0)  # its step size is set before each step
-
-    def through_optimizer(eta: float) -> None:
-        for group in instance.param_groups:
-            group["lr"] = eta
-        instance.step()
-
-    return through_optimizer
+def _engine(
+    plan: Plan, model: nn.Module, optimizer: Optimizer, gradient: str
+) -> TrainingLoop | ClosedForm:
+    by_hand, closed_form = isinstance(optimizer, str), gradient == "closed form"
+    if by_hand and closed_form and isinstance(plan.problem, LeastSquares):
+        return ClosedForm(plan, plan.problem, model)
+    make = PlainSGD if isinstance(optimizer, str) else optimizer
+    first = 1.0 if callable(plan.step_size) else plan.step_size  # the former is set before steps
+    return TrainingLoop(plan, model, make(trainable(model), lr=first), closed_form=closed_form)
 
 
-def _load(parameters: list[nn.Parameter], weights: NDArray[np.float64]) -> None:
-    parts = torch.from_numpy(weights).split([parameter.numel() for parameter in parameters])
-    with torch.no_grad():
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
-
-
-def _progress_bar(progress: bool, total: int) -> tqdm:
-    if progress and not os.environ.get("CI"):
-        return tqdm(total=total, unit="epoch")  # TQDM_DISABLE, tqdm's own switch, is respected
-    return tqdm(disable=True)
-
-
-def _constant(step_size: float) -> Callable[[int], float]:
-    value = positive_number("step_size", step_size)
-    return lambda step: value
-
-
-def _check_kinds(problem: object, optimizer: object, stop: object) -> None:
-    if not isinstance(problem, FiniteSum):
-        raise TypeError(
-            f"problem must be a FiniteSum or a LeastSquares, got {type(problem).__name__}"
-        )
-    if isinstance(optimizer, str):
-        if optimizer != "sgd":
-            raise ValueError(
-                'optimizer must be "sgd", a class from torch.optim or a functools.partial of '
-                f"one, got {optimizer!r}"
-            )
-    else:
-        cls = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
-        if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-            raise TypeError(
-                'optimizer must be "sgd", a class from torch.optim or a functools.partial of '
-                f"one (train makes its own copy of the model), got {optimizer!r}"
-            )
-        if issubclass(cls, torch.optim.LBFGS):
-            raise TypeError(
-                "optimizer must make one update from one gradient, got LBFGS, which evaluates the "
-                "loss several times a step"
-            )
-    if stop is not None and not isinstance(stop, StoppingRule):
-        raise TypeError(
-            f"stop must be a stopping rule such as running_loss_below(0.1), got {stop!r}"
-        )
+@contextlib.contextmanager
+def _surroundings(seed: int) -> Iterator[None]:
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+    ):
+        # Who asks the history for gradients that did not fit is told so then.
+        warnings.filterwarnings("ignore", message="whole vectors were kept")
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,9 +1,9 @@
-"""Hypothesis strategies for random least-squares problems."""
+"""Hypothesis strategies for random least-squares problems, and for their samples in batches."""
 
 import numpy as np
 from hypothesis import strategies as st
 
-from sgd_analysis import LeastSquares
+from sgd_analysis import LeastSquares, batches
 
 
 @st.composite
@@ -28,11 +28,17 @@ def least_squares(
 
 
 @st.composite
+def partitions(draw, n_samples):
+    """All samples in a random order, in index arrays of one size and a ragged tail."""
+    order = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).permutation(n_samples)
+    return [batch.numpy() for batch in batches(order, draw(st.integers(1, n_samples)))]
+
+
+@st.composite
 def visits(draw, n_samples, *, partition=None):
-    """Batches of sample indices: a partition in random order with a ragged tail, or any visits."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    """Batches of sample indices: a partition, or any visits, a sample in several or in none."""
     if draw(st.booleans()) if partition is None else partition:
-        size = draw(st.integers(1, n_samples))
-        return np.split(rng.permutation(n_samples), range(size, n_samples, size))
+        return draw(partitions(n_samples))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     sizes = draw(st.lists(st.integers(1, n_samples), min_size=1, max_size=6))
     return [rng.integers(n_samples, size=size) for size in sizes]

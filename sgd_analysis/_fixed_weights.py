@@ -1,0 +1,272 @@
+"""A model's batch losses and their gradients at fixed weights, several batches at once."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from sgd_analysis._denominators import batch_size_of, denominator_of, of_each
+from sgd_analysis._random_state import RandomStates
+from sgd_analysis._validation import as_array
+from sgd_analysis.problems import trainable
+
+Batch: TypeAlias = tuple[Any, Any]
+_Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any]  # losses, gradients, predictions, targets
+_Run: TypeAlias = tuple[list[Any], list[Any], tuple[Tensor, Tensor] | None]  # and both stacked
+
+_WORKSPACE = 32 << 20  # bytes, about, for the batches that are evaluated at once
+_MOST_AT_ONCE = 1 << 14
+_MOST_FROM_WORKERS = 64  # each tensor from a worker process holds a file open
+_FEWEST_AT_ONCE = 32  # of fewer, or of larger ones, the plain loop makes as short work
+
+
+class Evaluated(NamedTuple):
+    """Some batches at fixed weights: loss, n_samples, batch_size (k,), gradient (k, P)."""
+
+    loss: NDArray[np.float64]
+    n_samples: NDArray[np.float64]
+    batch_size: NDArray[np.float64]
+    gradient: NDArray[Any]
+
+
+class FixedWeights:
+    """A model and its criterion as a function of a batch alone.
+
+    Forward passes run on copies of the parameters and buffers, so that what they write (a batch
+    norm's running statistics, say) reaches neither the model nor the next batch. What they assign
+    to attributes of the modules is put back by `restore`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Callable[..., Any],
+        n_samples: Callable[..., float] | None,
+    ) -> None:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module  # the wrapper would wait for the other ranks
+        self._whole = _Whole(model, criterion)
+        self._denominator = n_samples or denominator_of(criterion)
+        self._batch_size = batch_size_of(criterion)
+        self._takes_sums = getattr(criterion, "reduction", "mean") == "sum"
+        self._attributes = [(module, dict(vars(module))) for module in self._whole.modules()]
+        named = dict(self._whole.named_parameters())
+        # Tied parameters come once, and those of the criterion are no weights.
+        weights = {id(parameter) for parameter in trainable(model)}
+        self._weights = {name: p for name, p in named.items() if id(p) in weights}
+        self._originals: dict[str, Tensor] = {**named, **dict(self._whole.named_buffers())}
+        self._copies = {name: self._copy(name) for name in self._originals}
+        self._vectorises = True
+        self._is_tried = False
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes that one batch's gradient takes."""
+        return sum(p.numel() * max(p.itemsize, 4) for p in self._weights.values())
+
+    def batches(self, loader: Iterable[Any]) -> Iterator[list[Batch]]:
+        """Yield the batches in lists, as many at once as fit into the workspace."""
+        batches = iter(loader)
+        most = _MOST_FROM_WORKERS if getattr(loader, "num_workers", 0) else _MOST_AT_ONCE
+        while first := list(itertools.islice(batches, 1)):
+            _check_pairs(first)
+            n_at_once = min(self._n_in_workspace(*first[0]), most)
+            rest = list(itertools.islice(batches, n_at_once - 1))
+            _check_pairs(rest)
+            yield first + rest
+
+    def evaluate(self, batches: list[Batch]) -> Iterator[Evaluated]:
+        """Yield what is found of some batches, those of the same shapes together.
+
+        Raises:
+            ValueError: if the loss is not one number that depends on the weights, or random
+                numbers were drawn to compute it.
+        """
+        before = RandomStates()
+        found = list(self._evaluate(batches))
+        if RandomStates() != before:
+            raise ValueError(
+                "the model draws random numbers when it is evaluated (dropout in training mode "
+                "does), so that its loss is another one each time: call model.eval() first, or "
+                "remove what draws"
+            )
+        for loss, gradient, *counted in found:
+            n_samples = of_each(self._denominator, *counted)
+            batch_size = of_each(self._batch_size, *counted)
+            if not (np.isfinite(n_samples).all() and n_samples.min() >= 0):
+                raise ValueError(f"n_samples must give numbers >= 0, got {n_samples}")
+            mean, rows = as_array(loss).astype(np.float64), as_array(gradient)
+            if self._takes_sums:
+                with np.errstate(all="ignore"):
+                    mean = mean / n_samples
+                    rows = (rows / n_samples[:, None]).astype(rows.dtype)
+            yield Evaluated(mean, n_samples, batch_size, rows)
+
+    def restore(self) -> None:
+        """Undo what forward passes have assigned to attributes of the modules."""
+        for module, attributes in self._attributes:
+            for name in vars(module).keys() - attributes.keys():
+                del vars(module)[name]
+            vars(module).update(attributes)
+
+    def _evaluate(self, batches: list[Batch]) -> Iterator[_Raw]:
+        for inputs, targets, stacked in _runs(batches, stack=self._vectorises):
+            at_once = None if stacked is None else self._all_at_once(*stacked)
+            yield at_once or self._one_by_one(inputs, targets)
+
+    def _all_at_once(self, inputs: Tensor, targets: Tensor) -> _Raw | None:
+        if not self._is_tried:
+            # By plain automatic differentiation, which finds out what is wrong with a model or a
+            # loss, and says so in the usual words.
+            self._one(inputs[0], targets[0])
+            self._is_tried = True
+        if not self._vectorises:
+            return None
+        tensors = self._tensors()
+        weights = {name: tensors[name].detach() for name in self._weights}
+
+        def loss_at(weights: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Any:
+            return functional_call(self._whole, {**tensors, **weights}, (inputs, targets))
+
+        evaluate = vmap(grad_and_value(loss_at, has_aux=True), in_dims=(None, 0, 0))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about operations that only run one by one
+                found, (loss, predictions) = evaluate(weights, inputs, targets)
+                gradient = _side_by_side([part.flatten(1) for part in found.values()])
+        except Exception:
+            # Branches that depend on data, writing in place, functions that torch.func does not
+            # know: the plain loop can do it, or raises the error that belongs to the model.
+            self._vectorises = False
+            return None
+        return (loss, gradient, predictions, targets) if isinstance(predictions, Tensor) else None
+
+    def _one_by_one(self, inputs: list[Any], targets: list[Any]) -> _Raw:
+        each = [self._one(*pair) for pair in zip(inputs, targets, strict=True)]
+        losses, gradients, predictions = map(list, zip(*each, strict=True))
+        return torch.stack(losses), torch.stack(gradients), predictions, targets
+
+    def _one(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor, Any]:
+        tensors = self._tensors()
+        loss, predictions = functional_call(self._whole, dict(tensors), (inputs, targets))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
+            raise ValueError(
+                "criterion must return one number as a tensor, the mean (or the sum) over the "
+                f"batch, got {given}"
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "criterion must return a loss that depends on the weights, got one without a "
+                "gradient: remove .detach(), .item() or torch.no_grad() on its way"
+            )
+        originals = list(self._weights.values())
+        copies = [tensors[name] for name in self._weights]
+        parts = torch.autograd.grad(loss, [*copies, *originals], allow_unused=True)
+        by_copy, by_another_way = parts[: len(copies)], parts[len(copies) :]
+        if any(part is not None for part in by_another_way):
+            # A module (an LSTM) that holds its parameters in a list, too, uses those: they have
+            # the same values, and what it makes of the copies and of them adds up. All batches
+            # have to be evaluated in this way, then.
+            self._vectorises = False
+        gradients = [
+            _dense_sum(both, like).flatten()
+            for *both, like in zip(by_copy, by_another_way, originals, strict=True)
+        ]
+        return loss.detach().reshape(()), _side_by_side(gradients), _detached(predictions)
+
+    def _n_in_workspace(self, inputs: Any, targets: Any) -> int:
+        if _layout((inputs, targets)) is None:
+            return 1
+        # Gradients are there more than once, and in double precision, too; activations are taken
+        # to be some times as large as what goes in.
+        n_bytes: int = 4 * self.row_bytes + 16 * (inputs.nbytes + targets.nbytes)
+        return max(_WORKSPACE // n_bytes, 1)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the copies, having replaced those that the last forward pass has written to."""
+        for name, copy in self._copies.items():
+            if copy._version:
+                self._copies[name] = self._copy(name)
+        return self._copies
+
+    def _copy(self, name: str) -> Tensor:
+        return self._originals[name].detach().clone().requires_grad_(name in self._weights)
+
+
+class _Whole(nn.Module):
+    """A model and its criterion as one module; the criterion's hooks do not see its calls.
+
+    They belong to whoever records the loop. The model's own hooks may be part of its function,
+    as a weight norm's are, and run.
+    """
+
+    def __init__(self, model: nn.Module, criterion: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model, self.criterion = model, criterion
+        has_hooks = isinstance(criterion, nn.Module)
+        has_hooks &= type(criterion).__call__ is nn.Module.__call__
+        plain: Any = criterion
+        self._call = (plain.forward if has_hooks else plain,)  # in a tuple, lest it be a submodule
+
+    def forward(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        predictions = self.model(inputs)
+        return self._call[0](predictions, targets), predictions
+
+
+def _check_pairs(batches: list[Any]) -> None:
+    # Over thousands of batches of one sample these checks take as long as the gradients, save in
+    # this way.
+    if set(map(type, batches)) <= {tuple, list} and set(map(len, batches)) <= {2}:
+        return
+    for batch in batches:
+        is_sequence = isinstance(batch, (tuple, list))
+        if not is_sequence or len(batch) != 2:
+            given = f"{len(batch)} items" if is_sequence else type(batch).__name__
+            raise TypeError(f"loader must yield pairs (inputs, targets), one a batch, got {given}")
+
+
+def _runs(batches: list[Batch], *, stack: bool) -> Iterator[_Run]:
+    """Yield the inputs and targets of consecutive batches of the same shapes, stacked or not."""
+    inputs, targets = ([batch[which] for batch in batches] for which in (0, 1))
+    if not stack or len(batches) < _FEWEST_AT_ONCE:
+        yield inputs, targets, None
+        return
+    try:  # which is the fastest way to compare their shapes, too
+        stacked = torch.stack(inputs), torch.stack(targets)
+        if (stacked[0].dtype, stacked[1].dtype) == (inputs[0].dtype, targets[0].dtype):
+            yield inputs, targets, stacked
+            return
+    except (RuntimeError, TypeError):
+        pass
+    runs = [list(run) for _, run in itertools.groupby(batches, key=_layout)]
+    for run in runs:
+        yield from _runs(run, stack=len(runs) > 1 and _layout(run[0]) is not None)
+
+
+def _layout(batch: Batch) -> tuple[Any, ...] | None:
+    inputs, targets = batch
+    if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+        return None
+    return inputs.shape, inputs.dtype, targets.shape, targets.dtype
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.to(parts[0].device) for part in parts], dim=-1)
+
+
+def _dense_sum(parts: Iterable[Tensor | None], like: Tensor) -> Tensor:
+    dense = [part.to_dense() for part in parts if part is not None]
+    return (
+        torch.stack(dense).sum(dim=0) if len(dense) > 1 else (dense or [torch.zeros_like(like)])[0]
+    )
+
+
+def _detached(predictions: Any) -> Any:
+    return predictions.detach() if isinstance(predictions, Tensor) else predictions
