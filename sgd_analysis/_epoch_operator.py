@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sgd_analysis._many_digits import BEARABLE, affine_maps, digits_needed
 from sgd_analysis._validation import instance_of, positive_number, read_only, weight_vectors
 from sgd_analysis.problems import LeastSquares
 
@@ -34,6 +35,7 @@ class EpochOperator:
         hessians: (m, r, r) the batches' Hessians in those coordinates.
         affine: (m + 1, r, r + 1) after k steps, Pₖ and a last column, by which the weights that
             start at c have moved.
+        removed: (r, r) I − M on the row space.
     """
 
     step_size: float
@@ -41,17 +43,18 @@ class EpochOperator:
     basis: NDArray[np.float64]
     hessians: NDArray[np.float64]
     affine: NDArray[np.float64]
+    removed: NDArray[np.float64]
 
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
         """(d, d) the matrix M, which across the row space is the identity."""
-        return read_only(np.eye(len(self.basis)) - self.basis @ self._removed @ self.basis.T)
+        return read_only(np.eye(len(self.basis)) - self.basis @ self.removed @ self.basis.T)
 
     @cached_property
     def offset(self) -> NDArray[np.float64]:
         """(d,) the vector b, where an epoch from w = 0 ends."""
         return read_only(
-            self.basis @ (self._removed @ (self.centre @ self.basis) + self.affine[-1, :, -1])
+            self.basis @ (self.removed @ (self.centre @ self.basis) + self.affine[-1, :, -1])
         )
 
     @cached_property
@@ -73,7 +76,7 @@ class EpochOperator:
                 than one.
         """
         try:
-            u = np.linalg.solve(self._removed, self.affine[-1, :, -1])
+            u = np.linalg.solve(self.removed, self.affine[-1, :, -1])
         except np.linalg.LinAlgError:
             raise ValueError(
                 "the epoch must have a single fixed point, but its matrix has the eigenvalue 1 at "
@@ -104,10 +107,19 @@ class EpochOperator:
         most slowly; this is its course inside each epoch from then on, `spectral_radius` at its
         end. It may stay far below `growth`, the worst case over all directions: what makes an
         epoch's first steps grow is absent if the last steps of the epoch before have removed it.
+
+        Raises:
+            ValueError: if the growth is so large, and this so small, that Pₖv is rounding.
         """
         values, vectors = np.linalg.eig(self.affine[-1, :, :-1])
         slowest = vectors[:, np.argsort(np.abs(values))[-1:]]
-        return read_only(np.linalg.norm(self.affine[:, :, :-1] @ slowest, axis=(1, 2)))
+        settled = np.linalg.norm(self.affine[:, :, :-1] @ slowest, axis=(1, 2))
+        if self.growth.max() > BEARABLE and (settled < self.growth / BEARABLE).any():
+            raise ValueError(
+                "the settled growth must not be so far below the growth that double precision "
+                f"cannot tell it from zero, but the growth is up to {self.growth.max():.2g}"
+            )
+        return read_only(settled)
 
     def __call__(self, w: ArrayLike) -> NDArray[np.float64]:
         """Return the weights after one epoch.
@@ -150,12 +162,6 @@ class EpochOperator:
         moved = reached + self.affine[steps, :, -1] - u[..., None, :]
         return np.asarray(weights[..., None, :] + moved @ self.basis.T)
 
-    @cached_property
-    def _removed(self) -> NDArray[np.float64]:
-        """(r, r) I − M on the row space, summed up step by step: no cancellation for small η."""
-        steps = self.hessians @ self.affine[:-1, :, :-1]
-        return np.asarray(self.step_size * steps.sum(axis=0))
-
 
 def epoch_operator(
     problem: LeastSquares, step_size: float, batches: Iterable[ArrayLike]
@@ -166,6 +172,10 @@ def epoch_operator(
     grows, and there is no transient growth. For I − ηHⱼ is symmetric with its eigenvalues in
     [−1, 1]. Above that threshold, which the steepest batch alone sets, the epoch may still
     contract (spectral radius below 1) while the error grows inside it by orders of magnitude.
+
+    The operator is that of exact arithmetic: where growth would amplify the rounding of double
+    precision by more than 10¹⁰, the epoch is computed with as many digits as it takes. A real run
+    in single or double precision rounds at each step, and there may diverge where this contracts.
 
     Args:
         problem: a least-squares problem, with or without noise.
@@ -193,18 +203,13 @@ def epoch_operator(
     """
     eta = positive_number("step_size", step_size)
     visits = Visits(problem, batches)
-    m, r = visits.gradients.shape
-    affine = np.zeros((m + 1, r, r + 1))
-    affine[0, :, :-1] = np.eye(r)
     with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(m):
-            affine[k + 1] = affine[k] - eta * (visits.hessians[k] @ affine[k])
-            affine[k + 1, :, -1] -= eta * visits.gradients[k]
+        affine, removed = visits.affine_maps(eta)
     if not np.isfinite(affine).all():
         raise ValueError(
             f"step_size must be small enough for the epoch's matrix to be finite, got {eta:g}"
         )
-    return EpochOperator(eta, visits.centre, visits.basis, visits.hessians, affine)
+    return EpochOperator(eta, visits.centre, visits.basis, visits.hessians, affine, removed)
 
 
 class Visits:
@@ -219,6 +224,7 @@ class Visits:
         if not visits:
             raise ValueError("batches must hold at least one batch, got none")
         hessians = problem.batch_hessians(visits)
+        self._problem, self._indices = problem, visits
         index, sizes = np.concatenate(visits), np.array([len(batch) for batch in visits])
         visited = np.unique(index)
         seen = problem
@@ -231,3 +237,24 @@ class Visits:
         each = 2 * residuals[index, None] * (problem.features[index] @ self.basis)
         firsts = np.cumsum(sizes) - sizes
         self.gradients = np.add.reduceat(each, firsts, axis=0) / sizes[:, None]
+
+    def affine_maps(self, step_size: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return `EpochOperator.affine` and `EpochOperator.removed`, inf where they overflow."""
+        digits = digits_needed(step_size, self.hessians)
+        if digits is not None:
+            affine, removed = affine_maps(
+                self._problem, step_size, self._indices, self.centre, digits
+            )
+            into = self.basis.T
+            matrices, moved = affine[:, :, :-1], affine[:, :, -1:]
+            affine = into @ np.concatenate([matrices @ self.basis, moved], axis=-1)
+            return affine, into @ removed @ self.basis
+        m, r = self.gradients.shape
+        affine, removed = np.zeros((m + 1, r, r + 1)), np.zeros((r, r))
+        affine[0, :, :-1] = np.eye(r)
+        for k in range(m):
+            step = step_size * (self.hessians[k] @ affine[k])
+            affine[k + 1] = affine[k] - step
+            affine[k + 1, :, -1] -= step_size * self.gradients[k]
+            removed += step[:, :-1]  # summed up: I − M would cancel for a small η
+        return affine, removed

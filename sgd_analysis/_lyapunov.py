@@ -44,7 +44,8 @@ def lyapunov_exponents(
 
     The exponents are the long-run means of ln|Rᵢᵢ| in (I − ηH_b)Q = Q₊R, with Q₊ the next step's Q.
     Their **sum** is E ln|det(I − ηH_b)|, for single samples the mean of ln|1 − ηqᵢ|, qᵢ = 2‖φᵢ‖²:
-    a scalar, which says nothing about the largest of several.
+    a scalar. The largest of r exponents is at least an r-th of it, and may be positive where it is
+    negative.
 
     Args:
         problem: a least-squares problem; its targets do not matter.

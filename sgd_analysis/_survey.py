@@ -113,7 +113,7 @@ class Survey:
 
     @property
     def empirical_risk(self) -> float:
-        """The global loss F(w): all samples, fixed weights; in loss units."""
+        """The global loss F(w), all samples at fixed weights, in loss units."""
         return self._mean_over_samples(self.loss)
 
     @property
@@ -131,13 +131,13 @@ class Survey:
 
     @property
     def alignment(self) -> float:
-        """‖∇F(w)‖ over the mean batch gradient norm: 1 if all point the same way; nan at 0/0."""
+        """‖∇F(w)‖ over the mean batch gradient norm, 1 if all point the same way; nan at 0/0."""
         ratio = quotient(self.full_gradient_norm, self.mean_batch_gradient_norm)
         return float(np.minimum(ratio, 1.0))  # rounding of aligned gradients gives a bit more
 
     @property
     def triangle_slack(self) -> float:
-        """The mean batch gradient norm minus ‖∇F(w)‖, what the triangle inequality leaves: >= 0."""
+        """The mean batch gradient norm minus ‖∇F(w)‖, what the triangle inequality leaves; >= 0."""
         slack = self.mean_batch_gradient_norm - self.full_gradient_norm
         return float(np.maximum(slack, 0.0))  # rounding of aligned gradients gives a bit less
 

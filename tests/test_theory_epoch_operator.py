@@ -1,4 +1,5 @@
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from sgd_analysis import FiniteSum, LeastSquares, batches, epoch_operator, quadratic_fit
+from sgd_analysis._epoch_operator import Visits
+from sgd_analysis._many_digits import affine_maps
 from tests.problem_strategies import least_squares, visits
 
 STEP_SIZE = 0.0002
@@ -138,6 +141,55 @@ def test_a_tiny_step_size_does_not_cost_the_fixed_point_its_digits():
     assert_allclose(distances[1] / distances[0], 10, rtol=1e-4)
 
 
+def in_fractions(problem, step_size, order):
+    """M and b of an epoch without any rounding."""
+    to_fractions = np.vectorize(Fraction, otypes=[object])
+    eta, d = Fraction(step_size), problem.n_parameters
+    rows = to_fractions(problem.features)
+    rows = np.column_stack([rows, -to_fractions(problem.targets.numpy().astype(float))])
+    affine = to_fractions(np.eye(d + 1))
+    for batch in map(np.asarray, order):
+        seen = rows[batch] @ affine
+        affine[:d] = affine[:d] - 2 * eta / len(batch) * rows[batch][:, :-1].T @ seen
+    return affine[:d, :d].astype(float), affine[:d, d].astype(float)
+
+
+@pytest.mark.parametrize("noise", [0, 1])
+def test_what_grows_beyond_double_precision_is_not_lost_in_rounding(noise):
+    x = np.linspace(-1, 1, 100)
+    y = x + noise * np.random.default_rng(0).normal(size=100)
+    problem, order = LeastSquares(np.column_stack([x**2, x]), y), batches(range(100), 1)
+    operator = epoch_operator(problem, 2.0, order)
+    matrix, offset = in_fractions(problem, 2.0, order)
+    assert operator.transient_growth > 1e8
+    assert_allclose(operator.matrix, matrix, rtol=1e-9, atol=1e-12)
+    assert_allclose(operator.offset, offset, rtol=1e-9, atol=1e-9 * np.abs(offset).max())
+    fixed_point = np.linalg.solve(np.eye(2) - matrix, offset)
+    assert_allclose(operator.fixed_point, fixed_point, rtol=1e-9)
+
+
+@given(epochs())
+def test_many_digits_and_double_precision_agree_where_both_will_do(epoch):
+    problem, order, step_size = epoch
+    visits = Visits(problem, order)
+    in_double, removed = visits.affine_maps(step_size)
+    maps = affine_maps(problem, step_size, [np.asarray(b) for b in order], visits.centre, 50)
+    basis, scale = visits.basis, np.abs(in_double).max(initial=1)
+    assert_allclose(basis.T @ maps[0][:, :, :-1] @ basis, in_double[:, :, :-1], atol=1e-9 * scale)
+    assert_allclose(maps[0][:, :, -1] @ basis, in_double[:, :, -1], atol=1e-9 * scale)
+    assert_allclose(basis.T @ maps[1] @ basis, removed, atol=1e-9 * scale)
+
+
+def test_a_settled_growth_below_rounding_is_refused():
+    # One direction grows beyond all digits and is then removed; the other is slow all along.
+    problem = LeastSquares([[3.0, 0.0]] * 40 + [[0.5, 0.0]] * 200 + [[0.0, 0.1]], np.zeros(241))
+    operator = epoch_operator(problem, 1.0, batches(range(241), 1))
+    assert operator.transient_growth > 1e40
+    assert_allclose(operator.spectral_radius, 0.98)
+    with pytest.raises(ValueError, match=r"cannot tell it from zero.*growth is up to 1.7e\+49"):
+        _ = operator.settled_growth
+
+
 def test_without_features_nothing_moves():
     flat = LeastSquares(np.zeros((3, 2)), np.ones(3))
     operator = epoch_operator(flat, 1.0, batches(range(3), 2))
@@ -170,6 +222,13 @@ class TestTheSourceNotebooksProblem:
         factors = np.cumprod(np.abs(1 - STEP_SIZE * curvature))
         assert_allclose(operator.transient_growth, factors.max(), rtol=1e-3)
         assert operator.growth[30:].max() < 1.01
+
+    def test_sample_by_sample_it_contracts_after_growth_that_no_double_holds(self):
+        # In double precision rounding grew along, and the radius came out as 6.7e53.
+        operator = epoch_operator(quadratic_fit(), STEP_SIZE, batches(range(2000), 1))
+        assert_allclose(operator.spectral_radius, 0.848883, rtol=1e-5)  # 400 digits, mpmath
+        assert_allclose(np.log10(operator.transient_growth), 43.1374, rtol=1e-5)
+        assert operator.growth[1000:].max() < 1.2
 
     def test_there_and_back_removes_what_recurs_and_not_the_worst_case(self):
         problem = quadratic_fit()
