@@ -221,6 +221,12 @@ def test_every_reference_has_a_target(page: Path) -> None:
     assert references <= LABELS
 
 
+def test_the_bibliography_holds_what_the_pages_cite() -> None:
+    cited = re.findall(r"\{cite:[a-z]+\}`([^`]+)`", "".join(read(page) for page in PAGES))
+    entries = re.findall(r"^@\w+\{([\w-]+),", (BOOK / "references.bib").read_text("utf-8"), re.M)
+    assert sorted(entries) == sorted({key.strip() for keys in cited for key in keys.split(",")})
+
+
 def test_a_number_typed_by_hand_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     sentences = ["It took 9340 epochs.", "It took 9341 epochs, or 1,234.", "In $k = 9342$, `1.5`."]
