@@ -20,8 +20,8 @@ _DTYPES: dict[str, Any] = {
     "norm": np.float64,
     "local_norm": np.float64,
 }
-_PENDING = 1024  # the rows that wait as Python objects before they go into the arrays
-_GROWTH = 1.25  # of the arrays: at most a quarter of what they hold is spare
+_PENDING = 256  # the rows that wait as Python objects before they go into the arrays
+_GROWTH = 1.125  # of the arrays: at most an eighth of what they hold is spare
 
 
 class Columns:
@@ -33,7 +33,8 @@ class Columns:
 
     def __init__(self) -> None:
         self.n_rows = 0
-        self.epoch = 0  # of the rows that are added
+        self._epoch = 0  # of the first row that waits
+        self._ends: list[int] = []  # of the epochs that ended since: the number of rows by then
         self._arrays = {name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}
         self._step_size = np.empty((0, 0))
         self._pending: list[tuple[Value, ...]] = []
@@ -54,8 +55,18 @@ class Columns:
         pending.append(row)
         self.n_rows += 1
 
-    def extend(self, columns: dict[str, NDArray[Any]], step_size: NDArray[np.float64]) -> None:
-        """Begin with the rows of an earlier recording; a column that is not given holds nan."""
+    def end_epoch(self) -> None:
+        """Have the rows that follow belong to the next epoch."""
+        self._ends.append(self.n_rows)
+
+    def extend(
+        self, columns: dict[str, NDArray[Any]], step_size: NDArray[np.float64], epoch: int
+    ) -> None:
+        """Begin with the rows of an earlier recording; a column that is not given holds nan.
+
+        The rows that follow belong to `epoch`.
+        """
+        self._epoch = epoch
         self.n_rows = len(step_size)
         nothing = np.full(self.n_rows, math.nan)
         self._arrays = {n: np.array(columns.get(n, nothing), d) for n, d in _DTYPES.items()}
@@ -73,13 +84,15 @@ class Columns:
         return (self._step_size if name == "step_size" else self._arrays[name])[: self.n_rows]
 
     def _store(self) -> None:
-        pending, marks = self._pending, self._marks
-        self._pending, self._marks = [], []
+        pending, marks, ends = self._pending, self._marks, self._ends
+        self._pending, self._marks, self._ends = [], [], []
+        first_epoch, self._epoch = self._epoch, self._epoch + len(ends)
         if not pending:
             return
         first = self.n_rows - len(pending)
         self._reserve(len(pending[0]) - 2)
-        self._arrays["epoch"][first : self.n_rows] = self.epoch
+        n_ended = np.searchsorted(ends, np.arange(first, self.n_rows), side="right")
+        self._arrays["epoch"][first : self.n_rows] = first_epoch + n_ended
         self._arrays["skipped"][first : self.n_rows] = False
         for name in ("loss", "n_samples", "norm", "local_norm"):  # unless they are set below
             self._arrays[name][first : self.n_rows] = math.nan

@@ -56,6 +56,7 @@ class Rows:
         self._first_epoch = 0
         self._first_row = 0  # of the present epoch
         self._parameters: Sequence[Tensor] = ()
+        self._on_cpu = True
         self._room = 0  # how many steps' vectors fit
         if history is not None and history.n_steps:
             self._begin_with(history)
@@ -75,6 +76,7 @@ class Rows:
         for kept in self._kinds():
             kept.lay_out(parameters)
         self._parameters = parameters
+        self._on_cpu = all(parameter.is_cpu for parameter in parameters)
         size = _gradients.n_bytes(parameters)
         a_step = self._n_kinds * size
         self._room = self._memory // a_step if a_step else sys.maxsize
@@ -120,12 +122,12 @@ class Rows:
     @quiet
     def end_epoch(self) -> None:
         """Finish an epoch, and bring what is on a device into main memory."""
-        self._resolve()
-        self._path_norms.append(
-            self._last_path_norm() if self._path_epoch == self.n_epochs else math.nan
-        )
+        sums_path = self._path_epoch == self.n_epochs
+        if sums_path or not self._on_cpu:  # the rest waits until there is more of it
+            self._resolve()
+        self._path_norms.append(self._last_path_norm() if sums_path else math.nan)
         self.n_epochs += 1
-        self._columns.epoch += 1
+        self._columns.end_epoch()
         self._first_row = self.n_steps
 
     @quiet
@@ -172,8 +174,8 @@ class Rows:
         n_kept = [len(kind.rows) for kind in kinds if kind is not None]
         if n_kept and min(n_kept) < history.n_steps:
             self.full_at = min(n_kept)
-        self._columns.extend(columns, history.step_size)
-        self._columns.epoch = self._first_epoch + self.n_epochs
+        epoch = self._first_epoch + self.n_epochs
+        self._columns.extend(columns, history.step_size, epoch)
         if history.gradients is not None and history.gradients.last_path is not None:
             self._path_epoch = int(history.epoch[-1]) - self._first_epoch
             kept, weight = self._path_of_kept()

@@ -958,7 +958,8 @@ class TestMemory:
         tracemalloc.stop()
         recorder.close()
         assert recorder.history.n_steps == 10_000
-        assert grown / 9000 <= 64
+        # The arrays have grown since tracing began: they are new for the first thousand rows, too.
+        assert grown / 10_000 <= 64
 
     def test_a_model_of_a_hundred_million_parameters_takes_one_more_vector(self):
         code = """
