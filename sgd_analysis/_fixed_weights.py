@@ -14,7 +14,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from sgd_analysis._denominators import batch_size_of, denominator_of, of_each
 from sgd_analysis._random_state import RandomStates
 from sgd_analysis._validation import as_array
-from sgd_analysis.problems import trainable
+from sgd_analysis.problems import require_gradient, trainable
 
 Batch: TypeAlias = tuple[Any, Any]
 _Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any]  # losses, gradients, predictions, targets
@@ -161,11 +161,7 @@ class FixedWeights:
                 "criterion must return one number as a tensor, the mean (or the sum) over the "
                 f"batch, got {given}"
             )
-        if not loss.requires_grad:
-            raise ValueError(
-                "criterion must return a loss that depends on the weights, got one without a "
-                "gradient: remove .detach(), .item() or torch.no_grad() on its way"
-            )
+        require_gradient(loss)
         originals = list(self._weights.values())
         copies = [tensors[name] for name in self._weights]
         parts = torch.autograd.grad(loss, [*copies, *originals], allow_unused=True)

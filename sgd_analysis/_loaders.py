@@ -1,13 +1,10 @@
 """All samples of a DataLoader, read once."""
 
-import contextlib
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -15,6 +12,8 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
 )
+
+from sgd_analysis._random_state import undisturbed
 
 
 def all_samples(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
@@ -32,7 +31,7 @@ def all_samples(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
             "loader must be a DataLoader, or an iterable of batches (inputs, targets), got "
             f"{type(loader).__name__}"
         )
-    with _random_states_kept(getattr(loader, "generator", None)):
+    with undisturbed(loader):
         batches = list(_in_order(loader) if isinstance(loader, DataLoader) else loader)
     if not batches:
         raise ValueError("loader must give at least one batch, got none")
@@ -74,17 +73,3 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
 def _kind(value: object) -> str:
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
     return type(value).__name__ + shape
-
-
-@contextlib.contextmanager
-def _random_states_kept(generator: Generator | None) -> Iterator[None]:
-    own = None if generator is None else generator.get_state()
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if generator is not None and own is not None:
-            generator.set_state(own)

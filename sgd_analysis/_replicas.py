@@ -13,7 +13,13 @@ from torch.func import functional_call
 
 from sgd_analysis._validation import as_array
 from sgd_analysis._vectors import norms
-from sgd_analysis.problems import FiniteSum, LeastSquares, mean_loss, trainable
+from sgd_analysis.problems import (
+    FiniteSum,
+    LeastSquares,
+    mean_loss,
+    require_gradient,
+    trainable,
+)
 
 Records: TypeAlias = dict[str, NDArray[Any]]
 
@@ -206,11 +212,7 @@ def n_autograd(problem: FiniteSum, batch_size: int, memory: int) -> int:
     inputs, targets = problem.inputs[:batch_size], problem.targets[:batch_size]
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = mean_loss(problem.criterion, model(inputs), targets)
-    if not loss.requires_grad:
-        raise ValueError(
-            "criterion must return a loss that depends on the weights, got one without a gradient: "
-            "remove .detach(), .item() or torch.no_grad() on its way"
-        )
+    require_gradient(loss)
     try:
         Autograd(problem, problem.start.astype(np.float64), 2).losses(
             torch.zeros((len(inputs), 2), dtype=torch.int64)

@@ -19,7 +19,13 @@ from sgd_analysis._survey import Survey
 from sgd_analysis._validation import positive_number
 from sgd_analysis.history import History
 from sgd_analysis.measures import survey
-from sgd_analysis.problems import LeastSquares, flat_weights, mean_loss, trainable
+from sgd_analysis.problems import (
+    LeastSquares,
+    flat_weights,
+    mean_loss,
+    require_gradient,
+    trainable,
+)
 from sgd_analysis.recorder import record
 from sgd_analysis.stopping import StoppingRule, diverged
 
@@ -124,11 +130,7 @@ class TrainingLoop:
     def _by_autograd(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         predictions = self._model(inputs)
         loss = mean_loss(self._criterion, predictions, targets)
-        if not loss.requires_grad:
-            raise ValueError(
-                "criterion must return a loss that depends on the weights, got one without a "
-                "gradient: remove .detach(), .item() or torch.no_grad() on its way"
-            )
+        require_gradient(loss)
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()

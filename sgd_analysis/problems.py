@@ -463,6 +463,19 @@ def mean_loss(criterion: Criterion, predictions: Tensor, targets: Tensor) -> Ten
     return loss
 
 
+def require_gradient(loss: Tensor) -> None:
+    """Raise unless a loss depends on the weights.
+
+    Raises:
+        ValueError: if it has no gradient.
+    """
+    if not loss.requires_grad:
+        raise ValueError(
+            "criterion must return a loss that depends on the weights, got one without a "
+            "gradient: remove .detach(), .item() or torch.no_grad() on its way"
+        )
+
+
 def quadratic_fit(unit: float = 1.0) -> LeastSquares:
     """Return the source notebook's problem: a parabola through 2000 points without noise.
 
