@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -294,6 +295,41 @@ def test_a_warning_in_a_cell_fails_the_build_until_it_is_cured(tmp_path: Path) -
         assert re.search(r"book/warning\.md:\d+: ERROR: stderr was found", result.stdout)
     replace_in_page(root, "warning", "warnings.warn('look here')", "pass")
     assert build(root).returncode == 0
+
+
+def waiting_page(own: str, other: str) -> str:
+    """Ends only if the other page's kernel is there at the same time."""
+    source = f"""\
+import time
+from pathlib import Path
+
+Path("{own}.begun").touch()
+while not Path("{other}.begun").exists():
+    time.sleep(0.05)
+print("met", "the other")"""
+    return FRONT_MATTER + CELL.format(source=source)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor executes page after page")
+def test_pages_are_executed_side_by_side(tmp_path: Path) -> None:
+    pages = {"first": waiting_page("first", "second"), "second": waiting_page("second", "first")}
+    root = make_book(tmp_path / "meeting", pages)
+    result = build(root)
+    assert result.returncode == 0, result.stdout
+    assert "met the other" in html(root, "first")
+    assert "met the other" in html(root, "second")
+
+
+def test_what_a_cell_prints_bit_by_bit_is_one_output(tmp_path: Path) -> None:
+    source = (
+        "import time\n\nfor i in range(4):\n    time.sleep(0.2)\n    print('line', i, flush=True)"
+    )
+    root = make_book(tmp_path / "printing", {"printing": FRONT_MATTER + CELL.format(source=source)})
+    assert build(root).returncode == 0
+    path = root / "_build/html/_sources/book/printing.ipynb"
+    (*_, cell) = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (output,) = cell["outputs"]
+    assert "".join(output["text"]) == "line 0\nline 1\nline 2\nline 3\n"
 
 
 NOTEBOOKS = {
