@@ -1,23 +1,16 @@
 """What an epoch of mini-batches costs before any training, as ratios to the default DataLoader.
 
-    python -m pytest tests/benchmarks/test_loader_speed.py --benchmark-only -s
-
-The ways take turns, in an order drawn anew each round, so that whatever else the machine does
-meets all of them; a ratio is that of the medians over the rounds, in seconds of one processor,
-since all of it runs in one thread. With LOADER_SPEED_JSON=book/_assets/loader_speed.json in the
-environment the medians are written there, for chapter 4 to show.
+With LOADER_SPEED_JSON=book/_assets/loader_speed.json in the environment the medians are written
+there, for chapter 4 to show. All of it runs in one thread: what counts is the processor's time.
 """
 
 import datetime
 import json
 import os
 import platform
-import random
-import statistics
 import time
 from pathlib import Path
 
-import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
@@ -57,22 +50,7 @@ WAYS = {
 }
 
 
-@pytest.fixture
-def one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_num_threads(n_threads)
-
-
-def seconds(function):
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
-def test_an_epoch_of_mini_batches(benchmark, one_thread):
+def test_an_epoch_of_mini_batches(in_turns):
     problem = quadratic_fit()
     inputs, targets = problem.inputs, problem.targets
     for epoch in WAYS.values():
@@ -99,23 +77,9 @@ def test_an_epoch_of_mini_batches(benchmark, one_thread):
         return lambda: sum(1 for _ in way(inputs, targets))
 
     runs = {name: epoch_of(way) for name, way in WAYS.items()} | {"the training steps": all_steps}
-    taken = {name: [] for name in runs}
-
-    def take_turns():
-        for name in random.sample(list(runs), len(runs)):
-            taken[name].append(seconds(runs[name]))
-
-    take_turns()  # the first use of everything
-    for times in taken.values():
-        times.clear()
-    benchmark.pedantic(take_turns, rounds=ROUNDS)
-
-    medians = {name: statistics.median(times) for name, times in taken.items()}
-    for name, median in medians.items():
-        benchmark.extra_info[f"{name}, milliseconds"] = round(1e3 * median, 2)
-        ratio = median / medians["default DataLoader"]
-        benchmark.extra_info[f"{name} / default DataLoader"] = round(ratio, 4)
-    print("\n", *benchmark.extra_info.items(), sep="\n  ")
+    medians = in_turns(
+        runs, relative_to="default DataLoader", rounds=ROUNDS, clock=time.process_time
+    )
     if path := os.environ.get("LOADER_SPEED_JSON"):
         report = {
             "date": datetime.date.today().isoformat(),

@@ -1,13 +1,4 @@
-"""What a survey of 2000 batches of one sample costs, as ratios to one vectorised pass by hand.
-
-    python -m pytest tests/benchmarks --benchmark-only -s
-
-Everything takes turns, in an order drawn anew each round; a ratio is that of the medians.
-"""
-
-import random
-import statistics
-import time
+"""What a survey of 2000 batches of one sample costs, as ratios to one vectorised pass by hand."""
 
 import pytest
 import torch
@@ -18,14 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from sgd_analysis import quadratic_fit, survey
 
 N_SAMPLES = 2000
-
-
-@pytest.fixture
-def one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def parabola():
@@ -73,7 +56,7 @@ class ByHand:
         pytest.param(classifier, id="1994 parameters"),
     ],
 )
-def test_a_survey_of_single_samples(benchmark, one_thread, make):
+def test_a_survey_of_single_samples(in_turns, make):
     model, criterion, inputs, targets = make()
     batches = list(zip(inputs.split(1), targets.split(1), strict=True))
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=1)
@@ -93,20 +76,4 @@ def test_a_survey_of_single_samples(benchmark, one_thread, make):
         "survey of a DataLoader": lambda: survey(model, criterion, loader),
         "iterating that DataLoader": lambda: list(loader),
     }
-    seconds = {name: [] for name in runs}
-
-    def take_turns():
-        for name in random.sample(list(runs), len(runs)):
-            start = time.perf_counter()
-            runs[name]()
-            seconds[name].append(time.perf_counter() - start)
-
-    take_turns()  # imports, and the first use of everything
-    for times in seconds.values():
-        times.clear()
-    benchmark.pedantic(take_turns, rounds=60)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, median in medians.items():
-        benchmark.extra_info[f"{name}, milliseconds"] = round(1e3 * median, 2)
-        benchmark.extra_info[f"{name} / by hand"] = round(median / medians["by hand"], 2)
-    print("\n", *benchmark.extra_info.items(), sep="\n  ")
+    in_turns(runs, relative_to="by hand", rounds=60)

@@ -1,15 +1,6 @@
-"""What `train` takes for the source notebook's runs, as ratios to the notebook's kind of loop.
-
-    python -m pytest tests/benchmarks --benchmark-only -s
-
-The ways take turns, in an order drawn anew each round, so that whatever else the machine does
-meets all of them; a ratio is that of the medians over the rounds.
-"""
+"""What `train` takes for the source notebook's runs, as ratios to the notebook's kind of loop."""
 
 import functools
-import random
-import statistics
-import time
 
 import pytest
 import torch
@@ -68,15 +59,6 @@ def ways_of_training(loop, **settings):
     }
 
 
-@pytest.fixture
-def one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_num_threads(n_threads)
-
-
 @pytest.mark.parametrize(
     ("loop", "settings", "epochs", "rounds"),
     [
@@ -84,25 +66,11 @@ def one_thread():
         pytest.param(gradient_descent_loop, {"max_epochs": 10_000}, 9340, 5, id="9340 epochs"),
     ],
 )
-def test_what_a_run_of_the_source_notebook_takes(
-    benchmark, one_thread, loop, settings, epochs, rounds
-):
+def test_what_a_run_of_the_source_notebook_takes(in_turns, loop, settings, epochs, rounds):
     ways = ways_of_training(loop, step_size=STEP_SIZE, **settings)
-    seconds = {name: [] for name in ways}
 
-    def take_turns():
-        for name in random.sample(list(ways), len(ways)):
-            start = time.perf_counter()
-            assert ways[name]() == epochs
-            seconds[name].append(time.perf_counter() - start)
+    def check(way):
+        assert way() == epochs
 
-    take_turns()  # imports, and the first use of everything
-    for times in seconds.values():
-        times.clear()
-    benchmark.pedantic(take_turns, rounds=rounds)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, median in medians.items():
-        benchmark.extra_info[f"{name}, milliseconds"] = round(1e3 * median, 1)
-        ratio = median / medians["the notebook's loop"]
-        benchmark.extra_info[f"{name} / the notebook's loop"] = round(ratio, 4)
-    print("\n", *benchmark.extra_info.items(), sep="\n  ")
+    runs = {name: functools.partial(check, way) for name, way in ways.items()}
+    in_turns(runs, relative_to="the notebook's loop", rounds=rounds)
