@@ -1,174 +1,24 @@
-import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
-import sysconfig
 from pathlib import Path
 
 import matplotlib
 import pytest
-import yaml
 
-ROOT = Path(__file__).parents[1]
-
-FRONT_MATTER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  name: python3
-  display_name: Python 3
-  language: python
----
-
-# A measured page
-"""
-CELL = "\n```{{code-cell}} ipython3\n{source}\n```\n"
-FIGURE = """
-```{code-cell} ipython3
----
-mystnb:
-  figure:
-    name: fig-line
-    caption: >-
-      The line ends at {glue:text}`measured.md::value:d`,
-      see {cite:t}`robbins1951` and {eq}`eq-line`.
-  image:
-    alt: A rising line.
----
-import matplotlib.pyplot as plt
-
-fig, ax = plt.subplots()
-ax.plot([0, 1], [0, VALUE]);
-```
-
-$$
-y = x
-$$ (eq-line)
-
-:::{exercise} With code
-:label: ex-line
-Draw {numref}`fig-line` and {prf:ref}`thm-line`.
-:::
-
-:::{solution-start} ex-line
-:label: sol-line
-:class: dropdown
-:::
-
-```{code-cell} ipython3
-print("solved", VALUE)
-```
-
-:::{solution-end}
-:::
-
-:::{prf:theorem}
-:label: thm-line
-A line rises.
-:::
-"""
-MEASURE = CELL.format(
-    source="""\
-from myst_nb import glue
-
-from sgd_analysis import VALUE
-
-print("measured", VALUE)
-glue("value", VALUE, display=False)
-glue("quoted", 300, display=False)"""
+from tests.small_books import (
+    CELL,
+    FRONT_MATTER,
+    PAGES,
+    ROOT,
+    build,
+    digests,
+    html,
+    make_book,
+    run,
+    site_pages,
 )
-PAGES = {
-    "index": (
-        "# A book\n\nMeasured {glue:text}`measured.md::value:d`, $x^2$.\n\n```{bibliography}\n```\n"
-    ),
-    "measured": FRONT_MATTER + MEASURE + FIGURE,
-    "quoting": "# Another page\n\nElsewhere, {glue:text}`measured.md::quoted:d` was quoted.\n",
-}
-BIBLIOGRAPHY = """\
-@article{robbins1951,
-  author = {Robbins, Herbert and Monro, Sutton},
-  title = {A stochastic approximation method},
-  journal = {The Annals of Mathematical Statistics},
-  year = {1951},
-}
-"""
-
-
-def make_book(root: Path, pages: dict[str, str]) -> Path:
-    book = root / "book"
-    book.mkdir(parents=True)
-    shutil.copy(ROOT / "_config.yml", root)
-    for name in ("conftest.py", "matplotlibrc"):
-        shutil.copy(ROOT / "book" / name, book)
-    for name in ("_ext", "_assets"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "book" / name, book / name, ignore=ignored)
-    for name, text in pages.items():
-        (book / f"{name}.md").write_text(text, encoding="utf-8")
-    (book / "references.bib").write_text(BIBLIOGRAPHY, encoding="utf-8")
-    first, *others = (f"book/{name}" for name in pages)
-    toc: dict[str, object] = {"format": "jb-book", "root": first}
-    if others:
-        toc["chapters"] = [{"file": page} for page in others]
-    (root / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
-    (root / "sgd_analysis").mkdir()
-    write_package(root, value=41)
-    return root
-
-
-def write_package(root: Path, value: int) -> None:
-    package = root / "sgd_analysis" / "__init__.py"
-    package.write_text(f"VALUE = {value}\n", encoding="utf-8")
-
-
-def replace_in_page(root: Path, page: str, old: str, new: str) -> None:
-    path = root / "book" / f"{page}.md"
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def run(root: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if "BOOK_" not in name}
-    environment |= {"PYTHONPATH": str(root), "SOURCE_DATE_EPOCH": "1700000000"}
-    result = subprocess.run(
-        [Path(sysconfig.get_path("scripts"), program), *arguments],
-        cwd=root,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    result.stdout = re.sub(r"\x1b\[[\d;]*m", "", result.stdout)
-    return result
-
-
-def build(root: Path) -> subprocess.CompletedProcess[str]:
-    return run(root, "jupyter-book", "build", ".", "-W", "-n", "--keep-going")
-
-
-def html(root: Path, page: str) -> str:
-    return (root / "_build/html/book" / f"{page}.html").read_text(encoding="utf-8")
-
-
-def site_pages(root: Path) -> list[Path]:
-    site = root / "_build/html"
-    return [path for path in site.rglob("*.html") if site / "_static" not in path.parents]
-
-
-def digests(root: Path) -> dict[str, str]:
-    site = root / "_build/html"
-    return {
-        str(path.relative_to(site)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in site.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +27,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = build(root)
     assert result.returncode == 0, result.stdout
     assert "WARNING" not in result.stdout
-    return root
-
-
-@pytest.fixture(scope="module")
-def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_book(tmp_path_factory.mktemp("edited"), PAGES)
-    result = build(root)
-    assert result.returncode == 0, result.stdout
     return root
 
 
@@ -252,49 +94,6 @@ def test_two_clean_builds_are_byte_identical(built: Path, tmp_path: Path) -> Non
     other = make_book(tmp_path / "elsewhere", PAGES)
     assert build(other).returncode == 0
     assert digests(other) == digests(built)
-
-
-def test_editing_the_package_executes_the_pages_again(edited: Path) -> None:
-    write_package(edited, value=42)
-    assert build(edited).returncode == 0
-    assert "measured 42" in html(edited, "measured")
-    assert '<span class="pasted-text">42</span>' in html(edited, "index")
-
-
-def test_editing_a_page_refreshes_the_pages_that_quote_it(edited: Path) -> None:
-    replace_in_page(edited, "measured", "300", "301")
-    result = build(edited)
-    assert result.returncode == 0
-    assert '<span class="pasted-text">301</span>' in html(edited, "quoting")
-    assert "0 added, 1 changed, 0 removed" in result.stdout
-
-
-def test_nothing_is_executed_when_nothing_changed(edited: Path) -> None:
-    before = digests(edited)
-    result = build(edited)
-    assert result.returncode == 0
-    assert "0 added, 0 changed, 0 removed" in result.stdout
-    assert digests(edited) == before
-
-
-def test_a_raising_cell_fails_the_build_and_names_the_page(tmp_path: Path) -> None:
-    page = FRONT_MATTER + CELL.format(source="1 / 0")
-    root = make_book(tmp_path / "raising", {"raising": page})
-    result = build(root)
-    assert result.returncode != 0
-    assert "book/raising.md" in result.stdout
-    assert "ZeroDivisionError" in result.stdout
-
-
-def test_a_warning_in_a_cell_fails_the_build_until_it_is_cured(tmp_path: Path) -> None:
-    page = FRONT_MATTER + CELL.format(source="import warnings\n\nwarnings.warn('look here')")
-    root = make_book(tmp_path / "warning", {"warning": page})
-    for _ in range(2):
-        result = build(root)
-        assert result.returncode != 0
-        assert re.search(r"book/warning\.md:\d+: ERROR: stderr was found", result.stdout)
-    replace_in_page(root, "warning", "warnings.warn('look here')", "pass")
-    assert build(root).returncode == 0
 
 
 def waiting_page(own: str, other: str) -> str:

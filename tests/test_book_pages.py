@@ -234,3 +234,15 @@ def test_a_number_typed_by_hand_is_found(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"3: It took 9341") as raised:
         test_no_number_in_the_prose_is_typed_by_hand(page)
     assert "9342" not in str(raised.value)
+
+
+@each_page
+def test_a_single_draw_has_seed_zero(page: Path) -> None:
+    seeds = re.findall(r"\b(?:manual_seed\(|default_rng\(|seed=)(\d*)", read(page))
+    assert set(seeds) <= {"0", ""}  # "": a variable
+
+
+def test_the_page_on_the_build_gives_the_readmes_command() -> None:
+    command = re.search(r"^```sh\n(.*?)\n```$", read(ROOT / "README.md"), re.M)
+    assert command
+    assert command[1] in read(BOOK / "how-this-book-was-built.md")

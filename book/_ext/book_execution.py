@@ -62,14 +62,16 @@ def execute_ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
     for page in pages:
         path = Path(env.doc2path(page))
         text = path.read_text(encoding="utf-8")
-        if reader := create_nb_reader(str(path), env.myst_config, config, text):
+        reader = create_nb_reader(str(path), env.myst_config, config, text)
+        notebook = reader.read(text) if reader else None
+        # A page with settings of its own is executed with them, when it is read.
+        if notebook and config.metadata_key not in notebook.metadata:
             settings = {
                 "cwd": str(path.parent),
                 "timeout": config.execution_timeout,
                 "allow_errors": config.execution_allow_errors,
             }
-            run = Run(reader.read(text), settings)
-            begun[key(run.notebook, settings["cwd"])] = run
+            run = begun[key(notebook, settings["cwd"])] = Run(notebook, settings)
             todo.put(run)
     for _ in range(min(MOST_KERNELS, os.cpu_count() or 1)):
         # A daemon, so that an interrupted build ends at once, and its kernels with it.
@@ -80,9 +82,10 @@ def take_run(notebook: NotebookNode, cwd: str, **settings: Any) -> ExecutionResu
     run = begun.pop(key(notebook, cwd), None)
     if run is None:
         return execute(notebook, cwd=cwd, **settings)
-    result = run.outcome.result()
-    notebook.update(result.nb)  # as the caller expects: executed in place
-    return result
+    try:
+        return run.outcome.result()
+    finally:
+        notebook.update(run.notebook)  # as the caller expects: executed in place, as far as it came
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

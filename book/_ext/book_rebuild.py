@@ -1,8 +1,9 @@
 """Rebuilds that give what a build from nothing would give.
 
 Sphinx reads, and so executes, a page again when its text changes. A page also depends on the
-package it runs, on the files beside it, on the numbers it quotes from other pages, and on the last
-build having come to its end.
+package it runs, on the files beside it, on the libraries installed, and on the last build having
+come to its end. Which pages quote, link to or list which others is a longer story, and one page is
+written in a third of a second: so all are written again, into an empty folder, if any was read.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
-from myst_nb.ext.glue.utils import PendingGlueReference
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -24,13 +26,15 @@ from sphinx.util.typing import ExtensionMetadata
 
 
 def sources(book: Path) -> Iterator[Path]:
-    """Yield the files a cell can compute with: the package, and what lies beside the pages."""
+    """Yield what a cell can compute with: the package, what lies beside the pages, the pins."""
     package = find_spec("sgd_analysis")
     for root in package.submodule_search_locations or () if package else ():
         yield from sorted(Path(root).rglob("*.py"))
     for path in sorted(book.rglob("*")):
         if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts:
             yield path
+    if (pins := book.parent / "requirements.txt").exists():
+        yield pins
 
 
 def fingerprint(book: Path) -> str:
@@ -38,8 +42,8 @@ def fingerprint(book: Path) -> str:
     for path in sources(book):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)} ".encode() + content)
-    for library in ("torch", "numpy", "matplotlib"):
-        digest.update(f"{library} {version(library)} ".encode())
+    libraries = sorted({f"{library.name} {library.version}" for library in distributions()})
+    digest.update("\n".join([sys.version, *libraries]).encode())
     return digest.hexdigest()
 
 
@@ -47,42 +51,70 @@ def note_sources(app: Sphinx, config: Config) -> None:
     config.book_fingerprint = fingerprint(Path(app.confdir, "book"))
 
 
-def unfinished(app: Sphinx) -> Path:
-    return Path(app.doctreedir, "unfinished")
+def reading(app: Sphinx) -> Path:
+    """There from a build's start until all pages are read, and kept, without a warning."""
+    return Path(app.doctreedir, "reading")
+
+
+def site(app: Sphinx) -> Path:
+    """There if the output folder holds a whole site; tells from which reading of which pages."""
+    return Path(app.doctreedir, f"site-{Path(app.outdir).name}")
 
 
 def begin(app: Sphinx, config: Config) -> None:
-    """Start from nothing after a build that was interrupted or had warnings.
+    """Read everything again if the last reading was interrupted or had warnings.
 
-    What such a build left behind looks up to date, and its warnings would not be seen again.
+    What it left behind looks up to date, and its warnings would not be seen again.
     """
-    if unfinished(app).exists():
+    if reading(app).exists():
         Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
-    unfinished(app).parent.mkdir(parents=True, exist_ok=True)
-    unfinished(app).touch()
+    reading(app).parent.mkdir(parents=True, exist_ok=True)
+    reading(app).touch()
+
+
+def forget_all_pages(app: Sphinx) -> None:
+    """Leave nothing of what earlier builds executed: a file may be cut off, or its page gone."""
+    if app.fresh_env_used:
+        shutil.rmtree(app.env.mystnb_config.output_folder, ignore_errors=True)
+
+
+def forget_page(app: Sphinx, env: BuildEnvironment, page: str) -> None:
+    """Forget what a page glued, which it may not glue again."""
+    notebook = executed_notebook(app, page)
+    notebook.unlink(missing_ok=True)
+    notebook.with_suffix(".glue.json").unlink(missing_ok=True)
+
+
+def pages_to_write(app: Sphinx, env: BuildEnvironment) -> Iterable[str]:
+    """Name all pages, and empty their folder, unless the site there is whole and up to date."""
+    if app.builder.format != "html" or (is_whole(app) and not [*app.builder.get_outdated_docs()]):
+        return []
+    site(app).unlink(missing_ok=True)
+    for path in Path(app.outdir).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return sorted(env.found_docs)
+
+
+def is_whole(app: Sphinx) -> bool:
+    return site(app).exists() and site(app).read_text(encoding="utf-8") == pages_read(app)
+
+
+def pages_read(app: Sphinx) -> str:
+    return "\n".join([app.builder.name, *(f"{page} {at}" for page, at in app.env.all_docs.items())])
+
+
+def finish_reading(app: Sphinx, *_: object) -> None:
+    if not app._warncount:
+        reading(app).unlink(missing_ok=True)
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and not app._warncount:
-        unfinished(app).unlink()
-
-
-def note_quoted_pages(app: Sphinx, doctree: nodes.document) -> None:
-    quoted = {node.refdoc for node in doctree.findall(PendingGlueReference)}
-    app.env.metadata[app.env.docname]["quoted_pages"] = quoted
-
-
-def note_pages_read(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
-    env.pages_read = set(docnames)
-
-
-def pages_that_quote(app: Sphinx, env: BuildEnvironment) -> Iterable[str]:
-    """Name the pages to write again because a page they quote was executed again."""
-    return [
-        page
-        for page in sorted(env.found_docs)
-        if env.pages_read.intersection(env.metadata[page].get("quoted_pages", ()))
-    ]
+        finish_reading(app)
+        site(app).write_text(pages_read(app), encoding="utf-8")
 
 
 def fix_cell_ids(app: Sphinx, doctree: nodes.document) -> None:
@@ -106,9 +138,10 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_config_value("book_fingerprint", "", "env", types=(str,))
     app.connect("config-inited", note_sources)
     app.connect("config-inited", begin)
-    app.connect("env-before-read-docs", note_pages_read)
-    app.connect("doctree-read", note_quoted_pages)
+    app.connect("builder-inited", forget_all_pages, priority=900)  # when MyST-NB is set up
+    app.connect("env-purge-doc", forget_page)
     app.connect("doctree-read", fix_cell_ids)
-    app.connect("env-updated", pages_that_quote)
-    app.connect("build-finished", finish)
+    app.connect("env-updated", pages_to_write)
+    app.connect("write-started", finish_reading)
+    app.connect("build-finished", finish, priority=900)  # when the others have copied their files
     return {"parallel_read_safe": True, "parallel_write_safe": True}
