@@ -18,7 +18,7 @@ from sgd_analysis.problems import LeastSquares
 MEASURED: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 2.5}
 PREDICTED: dict[str, Any] = {"color": "#D55E00", "linestyle": (0, (5, 3)), "linewidth": 1.8}
 BACKDROP: dict[str, Any] = {"color": "#808080", "linestyle": "-", "linewidth": 7, "alpha": 0.45}
-REFERENCE: dict[str, Any] = {"color": "#808080", "linestyle": ":", "linewidth": 1.5}
+REFERENCE: dict[str, Any] = {"color": "#4D4D4D", "linestyle": ":", "linewidth": 1.5}
 
 # Where several curves of a kind meet, each kind keeps its colour and dashes through the book.
 METHODS: dict[str, dict[str, Any]] = {
@@ -26,14 +26,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "SGD": {"color": "#D55E00", "linestyle": "--"},
     "momentum": {"color": "#009E73", "linestyle": "-."},
     "RMSprop": {"color": "#CC79A7", "linestyle": ":"},
-    "Adam": {"color": "#E69F00", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "Adam": {"color": "#7A5600", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 }
 ORDERS: dict[str, dict[str, Any]] = {
     "cyclic": {"color": "#D55E00", "linestyle": "-"},
     "shuffle_once": {"color": "#009E73", "linestyle": "-."},
     "reshuffle": {"color": "#0072B2", "linestyle": "--"},
     "with_replacement": {"color": "#CC79A7", "linestyle": ":"},
-    "independent": {"color": "#E69F00", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "independent": {"color": "#7A5600", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 }
 
 
@@ -176,7 +176,7 @@ def risk_contours(
     points[..., weights[0]], points[..., weights[1]] = np.meshgrid(*axes)
     risk = problem.empirical_risk(points)
     levels = np.asarray(levels)
-    lines = ax.contour(*axes, risk, levels=levels, cmap="cividis", linewidths=1.6)
+    lines = ax.contour(*axes, risk, levels=levels, colors=MEASURED["color"])
     if levels.size > 1:  # the innermost line is too short to carry a label
         ax.clabel(lines, levels=levels[1:], fmt="%g", fontsize=10)
     ax.plot(*problem.minimiser[list(weights)], marker="+", markersize=11, color="#D55E00")

@@ -87,7 +87,12 @@ PAGES = {
         "# A book\n\nMeasured {glue:text}`measured.md::value:d`, $x^2$.\n\n```{bibliography}\n```\n"
     ),
     "measured": FRONT_MATTER + MEASURE + FIGURE,
-    "quoting": "# Another page\n\nElsewhere, {glue:text}`measured.md::quoted:d` was quoted.\n",
+    "quoting": (
+        "---\nmyst:\n  html_meta:\n    description: Quotes a number.\n---\n\n# Another page\n\n"
+        "Elsewhere, {glue:text}`measured.md::quoted:d` was quoted.\n\n"
+        "| a |\n| --- |\n| 1 |\n\nAnd\n\n| b |\n| --- |\n| 2 |\n\n"
+        "## Below\n\n| c |\n| --- |\n| 3 |\n"
+    ),
 }
 BIBLIOGRAPHY = """\
 @article{robbins1951,

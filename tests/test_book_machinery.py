@@ -53,9 +53,44 @@ def test_figures_take_the_books_style(built: Path) -> None:
 
 
 def test_a_folded_solution_is_executed(built: Path) -> None:
-    solution = re.search(r'<div class="solution dropdown.*', html(built, "measured"), re.S)
+    solution = re.search(r'<details class="solution.*?</details>', html(built, "measured"), re.S)
     assert solution
     assert "solved 41" in solution[0]
+    assert '<summary class="admonition-title">Solution</summary>' in solution[0]
+
+
+def test_a_table_is_a_region_that_says_where_it_stands(built: Path) -> None:
+    tables = re.findall(
+        r'<div class="pst-scrollable-table-container"[^>]*>', html(built, "quoting")
+    )
+    names = ["Another page", "Another page (2)", "Below"]
+    for table, name in zip(tables, names, strict=True):
+        assert f'tabindex="0" role="region" aria-label="Table: {name}"' in table
+
+
+def test_a_page_tells_search_engines_and_link_previews_what_it_is(built: Path) -> None:
+    page = html(built, "quoting")
+    assert "<title>Another page &#8212; Stochastic gradient descent, measured</title>" in page
+    assert '<meta content="Quotes a number." name="description" />' in page
+    assert '<meta property="og:title" content="Another page" />' in page
+    assert '<meta property="og:description" content="Quotes a number." />' in page
+    assert (
+        '<meta property="og:site_name" content="Stochastic gradient descent, measured" />' in page
+    )
+
+
+def test_addresses_are_given_only_where_the_site_has_one(built: Path, tmp_path: Path) -> None:
+    for page in site_pages(built):
+        assert not re.search(r"og:(?:url|image)|canonical", page.read_text(encoding="utf-8"))
+    root = make_book(tmp_path / "published", {"quoted": "# A page\n"})
+    assert build(root, {"BOOK_SITE_URL": "https://book.example/path"}).returncode == 0
+    page = html(root, "quoted")
+    assert '<meta property="og:url" content="https://book.example/path/book/quoted.html" />' in page
+    image = re.search(r'property="og:image" content="https://book.example/path/(.*?)"', page)
+    assert image
+    picture = (root / "_build/html" / image[1]).read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert "<title>A page</title>" in page  # of the root: not the book's title once more
 
 
 def test_no_page_loads_anything_from_the_network(built: Path) -> None:

@@ -130,6 +130,16 @@ def test_the_api_page_documents_every_public_name_once() -> None:
     assert sorted(documented) == sorted(sgd_analysis.__all__)
 
 
+@each_page
+def test_a_page_has_a_description_of_one_sentence_or_two(page: Path) -> None:
+    front_matter = re.match(r"---\n(.*?)\n---\n", read(page), re.S)
+    assert front_matter
+    description = yaml.safe_load(front_matter[1])["myst"]["html_meta"]["description"]
+    assert 80 <= len(description) <= 160
+    assert description.endswith((".", "?"))
+    assert {found for found in NUMBER.findall(description)} <= SEEDS_OWN
+
+
 @each_chapter
 def test_the_title_is_a_question(page: Path) -> None:
     title = re.search(r"^# (.*)$", read(page), re.M)
@@ -141,6 +151,10 @@ def test_the_title_is_a_question(page: Path) -> None:
 def test_a_chapter_says_what_one_will_learn(page: Path) -> None:
     boxes = [box for box in named(page, "admonition") if box.options.get("class") == "learn"]
     assert [box.argument for box in boxes] == ["What you will learn"]
+    (box,) = boxes
+    assert 3 <= len(re.findall(r"^- ", box.content, re.M)) <= 5
+    last_line = box.content.strip().split("\n")[-1]
+    assert re.fullmatch(r"\*\*It needs\*\* .*\. \*\*It runs in\*\* about .* on a CPU\.", last_line)
 
 
 @each_chapter
@@ -194,6 +208,20 @@ def test_every_figure_has_a_caption_a_label_and_alt_text(page: Path) -> None:
     for figure in named(page, "glue:figure", "figure", "image"):
         assert len(figure.options["alt"]) >= 60, figure.argument
     assert not re.search(r"!\[\]\(", read(page))
+
+
+@each_page
+def test_cells_that_glue_are_left_out_and_folded_cells_say_what_they_hide(page: Path) -> None:
+    for cell in named(page, "code-cell"):
+        tags = str(cell.options.get("tags", ""))
+        if re.search(r"^\s*glue\(", cell.content, re.M):
+            assert "remove-cell" in tags, cell.content
+        if "hide-input" in tags and "figure" not in figure_settings(cell):
+            hidden = re.fullmatch(r"Show (.+)", figure_settings(cell)["code_prompt_show"])
+            assert hidden
+            assert figure_settings(cell)["code_prompt_hide"] == f"Hide {hidden[1]}"
+        if re.search(r"^(?:import|from) ", cell.content, re.M):
+            assert "hide-input" in tags or "remove-cell" in tags, cell.content
 
 
 @each_page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.typing import ExtensionMetadata
+from sphinx.writers.html5 import HTML5Translator
+from sphinx_exercise.nodes import solution_node
 
 # (pattern, replacement) in a page's body
 CURES = [
@@ -21,7 +24,25 @@ CURES = [
     # A signature of several lines is no list of definitions.
     (re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.S), r"\1"),
     (re.compile(r'<dd>(<em class="sig-param">.*?)</dd>'), r'<span class="sig-parameter">\1</span>'),
+    (
+        re.compile(
+            r'(<details class="solution[^>]*>)\s*<p class="admonition-title">(.*?)</p>', re.S
+        ),
+        r'\1<summary class="admonition-title">\2</summary>',
+    ),
+    # One id, given to every proof or exercise of a page.
+    (
+        re.compile(
+            r'(<div class="proof admonition"|<section[^>]*?) '
+            r'id="(?:proof|(?:proof|exercise|solution)-content)"'
+        ),
+        r"\1",
+    ),
+    (re.compile(r'(<div class="proof admonition"[^>]*>\s*<p>)Proof\.'), r"\1<em>Proof.</em>"),
 ]
+HEADING_OR_TABLE = re.compile(
+    r'<h[1-6]>(?P<heading>.*?)<a class="headerlink"|<div class="pst-scrollable-table-container">'
+)
 
 
 def add_repository(app: Sphinx, config: Config) -> None:
@@ -52,6 +73,40 @@ def mend_single_page(app: Sphinx, config: Config) -> None:
     app.registry.translation_handlers.pop("singlehtml", None)
 
 
+def fold_solutions(app: Sphinx, config: Config) -> None:
+    """Fold solutions as HTML itself does: by keyboard, without a script, found by a page search."""
+
+    def visit(writer: HTML5Translator, node: solution_node) -> None:
+        start = writer.starttag({"ids": node["ids"]}, "details", CLASS="solution admonition")
+        writer.body.append(start)
+
+    def depart(writer: HTML5Translator, node: solution_node) -> None:
+        writer.body.append("</details>\n")
+
+    app.add_node(solution_node, override=True, html=(visit, depart))
+
+
+def name_tables(body: str) -> str:
+    """Make each table, which scrolls by itself where it is too wide, a region with a name.
+
+    The name is that of the section, since most tables stand alone in theirs.
+    """
+    counts: Counter[str] = Counter()
+    heading = ""
+
+    def name(match: re.Match[str]) -> str:
+        nonlocal heading
+        if match["heading"] is not None:
+            heading = re.sub(r"<[^>]*>", "", match["heading"])
+            return match[0]
+        counts[heading] += 1
+        number = f" ({counts[heading]})" if counts[heading] > 1 else ""
+        label = f"Table: {heading}{number}"
+        return f'{match[0][:-1]} tabindex="0" role="region" aria-label="{label}">'
+
+    return HEADING_OR_TABLE.sub(name, body)
+
+
 def offer_notebook(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
@@ -69,12 +124,15 @@ def cure_body(
 ) -> None:
     for pattern, replacement in CURES if "body" in context else ():
         context["body"] = pattern.sub(replacement, context["body"])
+    if "body" in context:
+        context["body"] = name_tables(context["body"])
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("config-inited", add_repository)
     app.connect("config-inited", drop_thebe)
     app.connect("config-inited", mend_single_page)
+    app.connect("config-inited", fold_solutions)
     app.connect("html-page-context", offer_notebook)
     app.connect("html-page-context", cure_body)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
