@@ -19,6 +19,10 @@ from sphinx_exercise.nodes import solution_node
 
 # (pattern, replacement) in a page's body
 CURES = [
+    # A header of nothing is no header.
+    (re.compile(r"<th(?: [^>]*)?>(?:<p></p>)?</th>"), "<td></td>"),
+    # A fold is named by the words that it shows.
+    (re.compile(r'<summary aria-label="[^"]*">'), "<summary>"),
     # ARIA has deprecated the first role, and the second asks for list items that are not there.
     (re.compile(r' role="(?:doc-biblioentry|list)"'), ""),
     # A signature of several lines is no list of definitions.

@@ -1,0 +1,348 @@
+"""The book as its readers have it: in a browser, on a desk and on a phone, by day and by night.
+
+The tests read a fresh build of the whole book. BOOK_SITE=_build/html lets them read one that is
+there already.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Response,
+    Route,
+    ViewportSize,
+    expect,
+)
+
+ROOT = Path(__file__).parents[1]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PARTS = [(part, [entry["file"] for entry in part["chapters"]]) for part in TOC["parts"]]
+CHAPTERS = [page for part, pages in PARTS if part.get("numbered") for page in pages]
+WRITTEN = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
+GENERATED = ["genindex", "prf-prf", "search"]
+
+STUMBLING_BLOCKS = (ROOT / "tests/reading.js").read_text(encoding="utf-8")
+AXE_OPTIONS = {
+    "resultTypes": ["violations"],
+    # Who speaks to a button says what is written on it; axe-core checks this on request only.
+    "rules": {"label-content-name-mismatch": {"enabled": True}},
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """How a page is looked at."""
+
+    width: int = 1280
+    colours: Literal["light", "dark"] = "light"
+    access: str = "file"
+
+    def __str__(self) -> str:
+        return f"{self.width} {self.colours} {self.access}"
+
+
+VIEWS = [View(*settings) for settings in product((1280, 390), ("light", "dark"), ("file", "http"))]
+
+
+class Reader:
+    """Somebody in front of a screen, without a network, who notes what goes wrong."""
+
+    def __init__(self, context: BrowserContext, address: str) -> None:
+        self.address = address
+        self.troubles: dict[str, list[str]] = {"request": [], "failure": [], "message": []}
+        context.route("**/*", self.let_pass)
+        self.tab = context.new_page()
+        self.tab.on("requestfailed", lambda request: self.note("failure", request.url))
+        self.tab.on("response", self.see)
+        self.tab.on("console", self.hear)
+        self.tab.on("pageerror", lambda error: self.note("message", str(error)))
+
+    def note(self, kind: str, text: str) -> None:
+        self.troubles[kind].append(text)
+
+    def see(self, response: Response) -> None:
+        if not response.ok:
+            self.note("failure", f"{response.status} {response.url}")
+
+    def hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.note("message", message.text)
+
+    def let_pass(self, route: Route) -> None:
+        if route.request.url.startswith((f"{self.address}/", "data:", "blob:")):
+            route.continue_()
+        else:
+            self.note("request", route.request.url)
+            route.abort()
+
+    def open(self, page: str) -> Page:
+        self.tab.goto(f"{self.address}/{page}.html")
+        return self.tab
+
+    def stumbling_blocks(self) -> dict[str, list[str]]:
+        """What is wrong with the open page, by kind, all its folds open."""
+        found: dict[str, list[str]] = self.tab.evaluate(STUMBLING_BLOCKS)
+        return found | {kind: list(texts) for kind, texts in self.troubles.items()}
+
+    def barriers(self) -> tuple[list[str], int]:
+        """What axe-core has against the open page, and how many of its rules applied."""
+        result = Axe().run(self.tab, options=AXE_OPTIONS).response
+        violations = [
+            f"{violation['id']}: {node['html']}"
+            for violation in result["violations"]
+            for node in violation["nodes"]
+        ]
+        return violations, len(result["passes"]) + len(result["violations"])
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one look at a page has shown."""
+
+    view: View
+    found: dict[str, list[str]]
+    n_rules: int = 0
+
+
+Reading = Callable[[View], AbstractContextManager[Reader]]
+Places = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def addresses(site: Path) -> Iterator[dict[str, str]]:
+    """The site's address, by kind of access."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield {"file": site.as_uri(), "http": f"http://127.0.0.1:{server.server_port}"}
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def reader_of(browser: Browser, view: View, address: str) -> Iterator[Reader]:
+    screen: ViewportSize = {"width": view.width, "height": 900}
+    with browser.new_context(viewport=screen, color_scheme=view.colours) as context:
+        yield Reader(context, address)
+
+
+@pytest.fixture(scope="module")
+def reading(browser: Browser, addresses: dict[str, str]) -> Reading:
+    return lambda view: reader_of(browser, view, addresses[view.access])
+
+
+@pytest.fixture(scope="module")
+def visits(reading: Reading) -> Callable[[str], list[Visit]]:
+    """Look at a page in all views, once for all tests."""
+
+    def visit(page: str, view: View) -> Visit:
+        with reading(view) as reader:
+            reader.open(page)
+            found = reader.stumbling_blocks()
+            if view.access == "file":
+                return Visit(view, found)
+            found["barrier"], n_rules = reader.barriers()
+            return Visit(view, found, n_rules)
+
+    return cache(lambda page: [visit(page, view) for view in VIEWS])
+
+
+@pytest.fixture
+def found(page: str, visits: Callable[[str], list[Visit]]) -> Places:
+    """Where a page has something of a kind, each place with its view."""
+    return lambda kind: [
+        f"{visit.view}: {place}" for visit in visits(page) for place in visit.found.get(kind, ())
+    ]
+
+
+each_page = pytest.mark.parametrize("page", [*WRITTEN, *GENERATED])
+each_chapter = pytest.mark.parametrize("page", CHAPTERS)
+each_access = pytest.mark.parametrize("access", ["file", "http"])
+
+
+# The tests see
+
+
+STUMBLING = """\
+<html lang="en">
+<title>Look out</title>
+<main><article>
+  <h1>Look out</h1>
+  <p>A formula \\(x\\), <span class="math">y</span>, <mjx-merror>z</mjx-merror>, \
+     <a href="x">x</a> a link.</p>
+  <p style="overflow: hidden; width: 5em">
+    <mjx-container style="display: inline-block; width: 6em">a + b</mjx-container>
+  </p>
+  <p style="width: 2000px">wide</p>
+  <img src="missing.svg" alt="missing.svg">
+  <img src="https://example.org/figure.svg" alt="">
+  <button aria-label="Start">Stop</button>
+</article></main>
+"""
+
+
+def test_whatever_a_reader_could_stumble_over_is_found(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(STUMBLING, encoding="utf-8")
+    with reader_of(browser, View(), tmp_path.as_uri()) as reader:
+        reader.open("page")
+        counts = {kind: len(places) for kind, places in reader.stumbling_blocks().items()}
+        barriers, _ = reader.barriers()
+    assert counts == {
+        "wider than the screen": 2,  # the page, and what makes it so
+        "formula not typeset": 2,
+        "formula in error": 1,
+        "formula cut": 1,
+        "picture without a description": 2,
+        "request": 1,
+        "failure": 2,
+        "message": 2,
+    }
+    assert any(barrier.startswith("label-content-name-mismatch") for barrier in barriers)
+
+
+def test_all_pages_of_the_site_are_read(site: Path) -> None:
+    pages = {path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html")}
+    sources = {page for page in pages if page.startswith(("_static/", "_modules/"))}
+    assert pages - sources == {"index", *WRITTEN, *GENERATED}
+
+
+# Every page, in all views
+
+
+@each_page
+def test_nothing_is_asked_of_the_network(found: Places) -> None:
+    assert not found("request")
+
+
+@each_page
+def test_all_a_page_loads_is_there_and_nothing_complains(found: Places) -> None:
+    assert not found("failure")
+    assert not found("message")
+
+
+@each_page
+def test_all_formulas_are_typeset_and_whole(found: Places) -> None:
+    assert not found("formula not typeset")
+    assert not found("formula in error")
+    assert not found("formula cut")
+
+
+@each_page
+def test_no_page_is_wider_than_the_screen(found: Places) -> None:
+    assert not found("wider than the screen")
+
+
+@each_page
+def test_every_picture_says_what_it_shows(found: Places) -> None:
+    assert not found("picture without a description")
+
+
+@each_page
+def test_axe_finds_no_barrier(
+    page: str,
+    visits: Callable[[str], list[Visit]],
+    found: Places,
+    record_property: Callable[[str, object], None],
+) -> None:
+    looks = [visit for visit in visits(page) if "barrier" in visit.found]
+    counts = {
+        f"{look.view.width} {look.view.colours}": f"{len(look.found['barrier'])} ({look.n_rules})"
+        for look in looks
+    }
+    record_property("axe", (page, counts))
+    assert [look.n_rules > 20 for look in looks] == [True] * 4
+    assert not found("barrier")
+
+
+# From page to page
+
+
+@each_access
+def test_the_sites_address_leads_to_the_first_page(reading: Reading, access: str) -> None:
+    with reading(View(access=access)) as reader:
+        reader.open("index")
+        reader.tab.wait_for_url(f"{reader.address}/{TOC['root']}.html")
+        expect(reader.tab.get_by_role("heading", level=1)).to_be_visible()
+        assert not any(reader.troubles.values()), reader.troubles
+
+
+@each_access
+def test_the_search_for_triangle_leads_to_the_chapter_on_sums(
+    reading: Reading, access: str
+) -> None:
+    with reading(View(access=access)) as reader:
+        tab = reader.open("search")
+        tab.get_by_role("main").get_by_role("searchbox").fill("triangle")
+        tab.keyboard.press("Enter")
+        tab.get_by_text("Search finished").wait_for()
+        links = tab.locator("#search-results li > a")
+        addresses = links.evaluate_all("(links) => links.map((a) => a.getAttribute('href'))")
+        chapters = [address for address in addresses if address.removesuffix(".html") in CHAPTERS]
+        assert "book/sum-of-losses.html" in chapters[:3]
+        links.filter(has_text="Why is my epoch loss not my loss?").click()
+        tab.wait_for_url("**/book/sum-of-losses.html*")
+        expect(tab.get_by_role("heading", level=1)).to_contain_text("Why is my epoch loss")
+        assert not any(reader.troubles.values()), reader.troubles
+
+
+# Folds
+
+
+def press_tab_until_in(place: Locator) -> None:
+    for _ in range(500):
+        place.page.keyboard.press("Tab")
+        if place.evaluate("(element) => element.contains(document.activeElement)"):
+            return
+    pytest.fail("Tab does not lead there")
+
+
+@each_chapter
+def test_folded_solutions_open_and_close_by_keyboard_alone(reading: Reading, page: str) -> None:
+    with reading(View()) as reader:
+        tab = reader.open(page)
+        solutions = tab.locator(".solution").all()
+        assert len(solutions) >= 3
+        for solution in solutions:
+            content = solution.locator("section")
+            expect(content).to_be_hidden()
+            press_tab_until_in(solution)
+            tab.keyboard.press("Enter")
+            expect(content).to_be_visible()
+            tab.keyboard.press("Space")
+            expect(content).to_be_hidden()
+
+
+HIDDEN = """(elements) => elements.filter((element) => !element.checkVisibility({
+    contentVisibilityAuto: true, opacityProperty: true, visibilityProperty: true,
+}) || element.getBoundingClientRect().height === 0).map((element) => element.outerHTML)"""
+
+
+@each_page
+def test_on_paper_nothing_is_folded(reading: Reading, page: str) -> None:
+    with reading(View()) as reader:
+        tab = reader.open(page)
+        tab.emulate_media(media="print")
+        folded = tab.locator(".solution section > *, details > :not(summary)")
+        assert not folded.evaluate_all(HIDDEN)
