@@ -69,14 +69,19 @@ def copy_project(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
-@pytest.fixture(scope="module")  # not longer: Playwright's event loop would be in nbmake's way
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def browser_program() -> str:
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         reason = f"no browser to read the book in: none of {', '.join(BROWSERS)} is on the PATH"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return program
+
+
+@pytest.fixture(scope="module")  # not longer: Playwright's event loop would be in nbmake's way
+def browser(browser_program: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=program, args=ALONE) as browser:
+        with playwright.chromium.launch(executable_path=browser_program, args=ALONE) as browser:
             yield browser
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from book_rebuild import executed_notebook
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -111,18 +108,6 @@ def name_tables(body: str) -> str:
     return HEADING_OR_TABLE.sub(name, body)
 
 
-def offer_notebook(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
-) -> None:
-    """Let the download menu give the executed notebook."""
-    notebook = executed_notebook(app, page)
-    if doctree and notebook.exists():
-        context["ipynb_source"] = f"{page}.ipynb"
-        target = Path(app.outdir, "_sources", f"{page}.ipynb")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(notebook, target)
-
-
 def cure_body(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
@@ -137,6 +122,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("config-inited", drop_thebe)
     app.connect("config-inited", mend_single_page)
     app.connect("config-inited", fold_solutions)
-    app.connect("html-page-context", offer_notebook)
     app.connect("html-page-context", cure_body)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
