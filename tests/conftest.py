@@ -13,6 +13,8 @@ from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.small_books import build
+
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 ALONE = [
@@ -47,8 +49,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_whole_book(folder: Path) -> None:
-    from tests.small_books import build
-
     copy_project(folder)
     result = build(folder)
     if result.returncode:

@@ -193,18 +193,35 @@ def test_the_landing_page_leads_to_the_notebooks_and_to_the_wheel(built: Path) -
     assert addresses["wheel"].endswith("/sgd_analysis-1.2.3-py3-none-any.whl")
 
 
-def test_the_landing_page_leads_to_a_pdf_if_there_will_be_one(
-    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A book that is built to be printed, and that a BinderHub can open."""
+    page = FRONT_MATTER + "\n:::{only} book_pdf\nHere is {built}`a PDF <pdf>`.\n:::\n"
+    pages = {"index": page + CELL.format(source="print(1)") + "\n```{bibliography}\n```\n"}
+    root = make_book(tmp_path_factory.mktemp("published"), pages)
+    settings = {
+        "BOOK_PDF": "1",
+        "BOOK_BINDER_URL": "https://hub.example",
+        "BOOK_REPOSITORY_URL": "https://github.com/someone/book",
+    }
+    result = build(root, settings)
+    assert result.returncode == 0, result.stdout
+    return root
+
+
+def test_the_landing_page_leads_to_a_pdf_if_there_will_be_one(built: Path, published: Path) -> None:
     assert "a PDF" not in links(built, "index")
-    root = make_book(tmp_path / "printed", {"index": LANDING.replace("measured.md", "index.md")})
-    page = root / "book/index.md"
-    page.write_text(re.sub(r"\{glue:text\}`[^`]+`|\{built\}`[nw].*?>`", "", page.read_text()))
-    (root / "sgd_analysis/__init__.py").write_text("", encoding="utf-8")
-    monkeypatch.setenv("BOOK_PDF", "1")
-    script = Path(sys.executable).with_name("jupyter-book")
-    subprocess.run([script, "build", ".", "-W", "-n"], cwd=root, check=True, capture_output=True)
-    assert links(root, "index")["a PDF"] == "../stochastic-gradient-descent-measured.pdf"
+    assert links(published, "index")["a PDF"] == "../stochastic-gradient-descent-measured.pdf"
+
+
+def test_a_page_offers_to_be_opened_on_the_binder_that_is_named(
+    built: Path, published: Path
+) -> None:
+    address = "https://hub.example/v2/gh/someone/book/HEAD?urlpath=lab/tree/book/index.md"
+    assert address in html(published, "index")
+    assert "hub.example" not in html(built, "measured")
+    notebook = nbformat.read(offered(published / "_build/html") / "index.ipynb", as_version=4)
+    assert "pip install" in notebook.cells[0].source  # the one to download, not the theme's copy
 
 
 def test_the_archive_holds_the_notebooks_and_what_they_need(built: Path) -> None:

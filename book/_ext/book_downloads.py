@@ -114,10 +114,16 @@ def offer_notebook(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Let the download menu give the executed notebook."""
-    executed = executed_notebook(app, page)
-    if not doctree or not executed.exists():
+    if doctree and executed_notebook(app, page).exists():
+        context["ipynb_source"] = f"{page}.ipynb"
+
+
+def write_notebook(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    if not doctree or not executed_notebook(app, page).exists():
         return
-    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    notebook = json.loads(executed_notebook(app, page).read_text(encoding="utf-8"))
     cells = "".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
     try:
         notebook = plain_notebook(
@@ -133,7 +139,6 @@ def offer_notebook(
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     target.write_text(text, encoding="utf-8")
-    context["ipynb_source"] = f"{page}.ipynb"
 
 
 def build_wheel(root: Path, folder: Path) -> Path:
@@ -203,7 +208,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
         app.tags.add("book_pdf")
     app.add_role("built", built_file)
     app.connect("config-inited", add_binder)
-    # After the theme, which copies the raw notebook where it offers to launch the page.
-    app.connect("html-page-context", offer_notebook, priority=900)
+    app.connect("html-page-context", offer_notebook)
+    # After the theme, which puts the raw notebook there if it offers to launch the page.
+    app.connect("html-page-context", write_notebook, priority=900)
     app.connect("build-finished", offer_package)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
