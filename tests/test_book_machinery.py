@@ -115,6 +115,11 @@ def test_mathematics_is_typeset_without_the_network(built: Path) -> None:
     assert (built / "_build/html/_static/mathjax/tex-chtml.js").exists()
 
 
+def test_a_line_does_not_break_between_a_formula_and_its_full_stop(built: Path) -> None:
+    formula = r'<span class="math notranslate nohighlight">\(x^2\)</span>'
+    assert f'<span class="unbroken">{formula}.</span>' in html(built, "index")
+
+
 def test_pages_carry_no_code_for_a_live_kernel(built: Path) -> None:
     assert "thebe" not in html(built, "measured").lower()
 

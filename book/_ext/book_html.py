@@ -20,6 +20,11 @@ CURES = [
     (re.compile(r"<th(?: [^>]*)?>(?:<p></p>)?</th>"), "<td></td>"),
     # A fold is named by the words that it shows.
     (re.compile(r'<summary aria-label="[^"]*">'), "<summary>"),
+    # A line does not break between a formula and the punctuation at it.
+    (
+        re.compile(r'\(?<span class="math notranslate nohighlight">[^<]*</span>[.,;:!?)”’]+'),
+        r'<span class="unbroken">\g<0></span>',
+    ),
     # ARIA has deprecated the first role, and the second asks for list items that are not there.
     (re.compile(r' role="(?:doc-biblioentry|list)"'), ""),
     # A signature of several lines is no list of definitions.
