@@ -25,8 +25,8 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
+    Request,
     Response,
-    Route,
     ViewportSize,
     expect,
 )
@@ -67,8 +67,8 @@ class Reader:
     def __init__(self, context: BrowserContext, address: str) -> None:
         self.address = address
         self.troubles: dict[str, list[str]] = {"request": [], "failure": [], "message": []}
-        context.route("**/*", self.let_pass)
         self.tab = context.new_page()
+        self.tab.on("request", self.watch)
         self.tab.on("requestfailed", lambda request: self.note("failure", request.url))
         self.tab.on("response", self.see)
         self.tab.on("console", self.hear)
@@ -85,12 +85,9 @@ class Reader:
         if message.type in ("error", "warning"):
             self.note("message", message.text)
 
-    def let_pass(self, route: Route) -> None:
-        if route.request.url.startswith((f"{self.address}/", "data:", "blob:")):
-            route.continue_()
-        else:
-            self.note("request", route.request.url)
-            route.abort()
+    def watch(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.address}/", "data:", "blob:")):
+            self.note("request", request.url)
 
     def open(self, page: str) -> Page:
         self.tab.goto(f"{self.address}/{page}.html")

@@ -19,7 +19,7 @@ FENCE = re.compile(
     re.M,
 )
 EQUATION = re.compile(r"^([ ]*\$\$)\n((?:(?!\$\$).)*)\n[ ]*\$\$ \(([\w-]+)\)[ ]*$", re.M | re.S)
-ROLE = re.compile(r"\{([a-z]+(?::[a-z]+)?)\}`([^`]+)`")
+ROLE = re.compile(r"``.*?``|\{([a-z]+(?::[a-z]+)?)\}`([^`]+)`", re.S)  # or what is quoted as it is
 TARGET = re.compile(r"^\([\w-]+\)=\n", re.M)
 LINK = re.compile(r"\[([^\]]*)\]\(([\w/-]+)\.md(?:#[\w-]*)?\)")
 KINDS = {"figure": "Fig."}  # others are called by their own name
@@ -111,7 +111,7 @@ def plain_markdown(text: str, names: Names) -> str:
     text = TARGET.sub("", text + "\n")
     text = EQUATION.sub(tagged, text)
     text = FENCE.sub(lambda found: plain_directive(found, names), text)
-    text = ROLE.sub(lambda role: names.spoken(role[1], role[2]), text)
+    text = ROLE.sub(lambda role: names.spoken(role[1], role[2]) if role[1] else role[0], text)
     return LINK.sub(linked, text).strip()
 
 
