@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from docutils import nodes
@@ -113,6 +114,14 @@ def name_tables(body: str) -> str:
     return HEADING_OR_TABLE.sub(name, body)
 
 
+def lead_to_first_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Let the site's own address lead to the book, by a page with a title and no icon to miss."""
+    root = app.config.root_doc
+    if root != "index":
+        context = {"title": app.config.html_title, "first_page": app.builder.get_target_uri(root)}
+        yield "index", context, "first-page.html"
+
+
 def cure_body(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
@@ -127,5 +136,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("config-inited", drop_thebe)
     app.connect("config-inited", mend_single_page)
     app.connect("config-inited", fold_solutions)
+    app.connect("html-collect-pages", lead_to_first_page)
     app.connect("html-page-context", cure_body)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
