@@ -103,7 +103,7 @@ def test_no_page_loads_anything_from_the_network(built: Path) -> None:
 
 
 def test_every_local_file_a_page_loads_is_there(built: Path) -> None:
-    loading = re.compile(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"([^\"#?]+)")
+    loading = re.compile(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"(?!data:)([^\"#?]+)")
     for page in site_pages(built):
         for address in loading.findall(page.read_text(encoding="utf-8")):
             assert (page.parent / address).exists(), (page.name, address)
