@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 import sgd_analysis
+from tests import contents
 
-ROOT = Path(__file__).parents[1]
+ROOT = contents.ROOT
 BOOK = ROOT / "book"
 
 FENCE = re.compile(
@@ -101,15 +102,8 @@ def glued_keys(page: Path) -> re.Pattern[str]:
     return re.compile("|".join(keys) or "(?!)")
 
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-LISTED = [TOC["root"]] + [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
-PAGES = [ROOT / f"{page}.md" for page in LISTED]
-CHAPTERS = [
-    ROOT / f"{entry['file']}.md"
-    for part in TOC["parts"]
-    if part.get("numbered")
-    for entry in part["chapters"]
-]
+PAGES = [ROOT / f"{page}.md" for page in contents.LISTED]
+CHAPTERS = [ROOT / f"{page}.md" for page in contents.CHAPTERS]
 LABELS = set().union(*(labels(read(page)) for page in PAGES if page.exists()))
 
 

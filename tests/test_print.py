@@ -9,11 +9,10 @@ from typing import Any
 
 import pypdf
 import pytest
-import yaml
 
+from tests.contents import LISTED, ROOT
 from tests.small_books import CELL, FIGURE, FRONT_MATTER, MEASURE, build, make_book
 
-ROOT = Path(__file__).parents[1]
 NAME = "stochastic-gradient-descent-measured.pdf"
 
 FOLDED = (
@@ -169,9 +168,7 @@ def whole(browser_program: str, site: Path) -> Printed:
 
 
 def test_the_printed_book_has_every_page_of_the_contents(whole: Printed) -> None:
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
-    sources = [(ROOT / f"{file}.md").read_text(encoding="utf-8") for file in files]
+    sources = [(ROOT / f"{page}.md").read_text(encoding="utf-8") for page in LISTED]
     titles = [re.search(r"^# (.+)$", source, re.M)[1].replace("`", "") for source in sources]  # type: ignore[index]
     printed = [re.sub(r"^\d+\. ", "", title) for title, _ in headings(whole.pdf)]
     assert printed == titles

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
@@ -31,11 +30,8 @@ from playwright.sync_api import (
     expect,
 )
 
-ROOT = Path(__file__).parents[1]
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PARTS = [(part, [entry["file"] for entry in part["chapters"]]) for part in TOC["parts"]]
-CHAPTERS = [page for part, pages in PARTS if part.get("numbered") for page in pages]
-WRITTEN = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
+from tests.contents import CHAPTERS, LISTED, ROOT
+
 GENERATED = ["genindex", "prf-prf", "search"]
 
 STUMBLING_BLOCKS = (ROOT / "tests/reading.js").read_text(encoding="utf-8")
@@ -174,7 +170,7 @@ def found(page: str, visits: Callable[[str], list[Visit]]) -> Places:
     ]
 
 
-each_page = pytest.mark.parametrize("page", [*WRITTEN, *GENERATED])
+each_page = pytest.mark.parametrize("page", [*LISTED, *GENERATED])
 each_chapter = pytest.mark.parametrize("page", CHAPTERS)
 each_access = pytest.mark.parametrize("access", ["file", "http"])
 
@@ -222,7 +218,7 @@ def test_whatever_a_reader_could_stumble_over_is_found(browser: Browser, tmp_pat
 def test_all_pages_of_the_site_are_read(site: Path) -> None:
     pages = {path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html")}
     sources = {page for page in pages if page.startswith(("_static/", "_modules/"))}
-    assert pages - sources == {"index", *WRITTEN, *GENERATED}
+    assert pages - sources == {"index", *LISTED, *GENERATED}
 
 
 # Every page, in all views
@@ -280,7 +276,7 @@ def test_axe_finds_no_barrier(
 def test_the_sites_address_leads_to_the_first_page(reading: Reading, access: str) -> None:
     with reading(View(access=access)) as reader:
         reader.open("index")
-        reader.tab.wait_for_url(f"{reader.address}/{TOC['root']}.html")
+        reader.tab.wait_for_url(f"{reader.address}/{LISTED[0]}.html")
         expect(reader.tab.get_by_role("heading", level=1)).to_be_visible()
         assert not any(reader.troubles.values()), reader.troubles
 

@@ -6,12 +6,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 from playwright.sync_api import Browser
 
+from tests.contents import LISTED, ROOT
 from tests.small_books import BIBLIOGRAPHY, build, make_book, site_pages
 
-ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "book/_ext"))
 book_weight = importlib.import_module("book_weight")
 
@@ -186,9 +185,7 @@ def own_files(site: Path, page: str) -> set[Path]:
 def test_a_page_with_its_figures_and_its_notebook_is_under_a_megabyte_and_a_half(
     site: Path,
 ) -> None:
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
-    weights = {page: sum(f.stat().st_size for f in own_files(site, page)) for page in pages}
+    weights = {page: sum(f.stat().st_size for f in own_files(site, page)) for page in LISTED}
     assert max(weights.values()) < 1.5 * MEGABYTE, weights
     assert max(weights.values()) > 0.3 * MEGABYTE, weights  # the figures are counted
 

@@ -1,0 +1,11 @@
+"""The pages that _toc.yml names, in its order, without suffix: the root first."""
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PARTS = [(part, [entry["file"] for entry in part["chapters"]]) for part in TOC["parts"]]
+LISTED = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
+CHAPTERS = [page for part, pages in PARTS if part.get("numbered") for page in pages]
