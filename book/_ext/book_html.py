@@ -125,9 +125,9 @@ def lead_to_first_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]
 def cure_body(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    for pattern, replacement in CURES if "body" in context else ():
-        context["body"] = pattern.sub(replacement, context["body"])
     if "body" in context:
+        for pattern, replacement in CURES:
+            context["body"] = pattern.sub(replacement, context["body"])
         context["body"] = name_tables(context["body"])
 
 
