@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from sgd_analysis.history import History
 
 _FORMAT = "sgd_analysis.History"
-_VERSION = 1  # a reader of version n reads every version up to n
-_COLUMNS = ("loss", "n_samples", "epoch", "step_size", "skipped", "kept_weights")
+_VERSION = 2  # a reader of version n reads every version up to n
+_COLUMNS = ("loss", "n_samples", "epoch", "step_size", "denominator", "skipped")
+_IF_THERE = ("kept_weights", "own_objective", "divisor")
 _VECTORS = ("gradients", "local_gradients")
 
 
@@ -62,13 +63,15 @@ def read(path: str | os.PathLike[str]) -> "History":
     try:
         if sorted(arrays) != description["arrays"]:
             raise ValueError(f"arrays {description['arrays']} expected, found {sorted(arrays)}")
+        if description["version"] == 1:
+            _upgrade(description["history"], arrays)
         return _build(description["history"], arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not hold a whole History: {error!r}") from error
 
 
 def _describe(history: "History", arrays: dict[str, NDArray[Any]], prefix: str = "") -> Any:
-    for name in _COLUMNS:
+    for name in _COLUMNS + _IF_THERE:
         if (column := getattr(history, name)) is not None:
             arrays[prefix + name] = column
     for name in _VECTORS:
@@ -85,8 +88,8 @@ def _describe(history: "History", arrays: dict[str, NDArray[Any]], prefix: str =
 def _build(description: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") -> "History":
     from sgd_analysis.history import History  # which imports this module
 
-    parts: dict[str, Any] = {name: arrays[prefix + name] for name in _COLUMNS[:-1]}
-    parts[_COLUMNS[-1]] = arrays.get(prefix + _COLUMNS[-1])
+    parts: dict[str, Any] = {name: arrays[prefix + name] for name in _COLUMNS}
+    parts |= {name: arrays.get(prefix + name) for name in _IF_THERE}
     for name in _VECTORS:
         start = f"{prefix}{name}."
         found = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
@@ -98,6 +101,15 @@ def _build(description: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") 
         metadata=description["metadata"],
         ranks=tuple(_build(d, arrays, f"{prefix}rank{r}.") for r, d in ranks),
     )
+
+
+def _upgrade(description: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") -> None:
+    """Give a history of version 1 what it lacks: its n_samples held the denominators."""
+    n_samples = arrays[prefix + "denominator"] = arrays[prefix + "n_samples"]
+    if description["metadata"].get("reduction") == "sum":
+        arrays[prefix + "divisor"] = n_samples
+    for r, rank in enumerate(description["ranks"]):
+        _upgrade(rank, arrays, f"{prefix}rank{r}.")
 
 
 def _arrays(path: str | os.PathLike[str], file: Any) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The denominator of a criterion's mean: how many samples, or elements, a batch counts for."""
+"""What a criterion's mean divides by, and how many samples it was given."""
 
 import functools
 import math
@@ -31,32 +31,54 @@ _ELEMENTWISE = {
         nn.KLDivLoss,
     )
 }
+_OF_VECTORS = {
+    loss.forward
+    for loss in (
+        nn.CosineEmbeddingLoss,
+        nn.MultiLabelMarginLoss,
+        nn.MultiLabelSoftMarginLoss,
+        nn.MultiMarginLoss,
+        nn.TripletMarginLoss,
+        nn.TripletMarginWithDistanceLoss,
+    )
+}
+_OF_CLASSES = {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}
+if hasattr(nn, "LinearCrossEntropyLoss"):  # younger than the oldest torch that is supported
+    _OF_CLASSES.add(nn.LinearCrossEntropyLoss.forward)
 
 
 def denominator_of(criterion: Callable[..., Any]) -> Denominator:
     """Return what a criterion's mean divides by, as a function of the arguments of its call.
 
     Losses over classes divide by the number of targets that are not ignored, or by the sum of
-    their class weights; losses over elements by the number of elements; all others, and criteria
-    that are not torch's own, by the length of their first argument.
+    their class weights; losses over elements by the number of elements, losses over vectors by
+    the number of vectors; all others, and criteria that are not torch's own, by the length of
+    their first argument.
     """
     # None for a function; that of a subclass may divide by anything.
     forward: Any = getattr(type(criterion), "forward", None)
-    if forward in {nn.CrossEntropyLoss.forward, nn.NLLLoss.forward}:
+    if forward in _OF_CLASSES:
         return functools.partial(_n_targets, criterion)
     if forward in _ELEMENTWISE and getattr(criterion, "reduction", None) != "batchmean":
         return _n_elements
+    if forward is nn.MarginRankingLoss.forward:
+        return _n_elements_of_all
+    if forward in _OF_VECTORS:
+        return _n_vectors
     if forward is nn.CTCLoss.forward:  # (time steps, samples, classes)
         return lambda input, *_, **__: float(input.shape[1]) if input.ndim == 3 else 1.0
     return _batch_size
 
 
 def batch_size_of(criterion: Callable[..., Any]) -> Denominator:
-    """Return how many samples a criterion is given, as a function (predictions, targets).
+    """Return how many samples a criterion is given, as a function of the arguments of its call.
 
     They may be fewer than its mean divides by: a sample may have several elements or targets.
     """
-    return _n_predictions if _counts_targets(denominator_of(criterion)) else _batch_size
+    denominator = denominator_of(criterion)
+    if _counts_targets(denominator):
+        return _n_predictions
+    return denominator if denominator is _n_vectors else _batch_size
 
 
 def of_each(
@@ -64,7 +86,7 @@ def of_each(
 ) -> NDArray[np.float64]:
     """Return the denominators (k,) of k batches; of tensors (k, ...) without visiting each."""
     if isinstance(predictions, Tensor) and isinstance(targets, Tensor):
-        if denominator in (_n_elements, _n_predictions, _batch_size):
+        if denominator in (_n_elements, _n_vectors, _n_predictions, _batch_size):
             return np.full(len(targets), float(denominator(predictions[0], targets[0])))
         if _counts_targets(denominator) and not targets.is_floating_point():
             counts = _count_for_each(denominator.args[0], targets)
@@ -81,34 +103,56 @@ def _n_targets(criterion: Any, input: Tensor, target: Tensor) -> Value:
     if target.is_floating_point():  # a distribution over the classes for each sample
         return input.numel() / input.shape[1 if input.ndim > 1 else 0]
     if target.is_cpu and (criterion.weight is None or criterion.reduction != "mean"):
+        if criterion.ignore_index is None:
+            return float(target.numel())
         return float(np.count_nonzero(target.numpy() != criterion.ignore_index))
     return _plain(_count_for_each(criterion, target).sum())
 
 
 def _count_for_each(criterion: Any, target: Tensor) -> Tensor:
     """Return what each target counts for: its class weight, or 1; and 0 if it is ignored."""
-    used: Tensor = target != criterion.ignore_index
+    ignored = criterion.ignore_index
+    used: Tensor = (
+        torch.ones_like(target, dtype=torch.bool) if ignored is None else (target != ignored)
+    )
     if criterion.weight is None or criterion.reduction != "mean":
         return used
     counts: Tensor = criterion.weight.detach()[torch.where(used, target, 0)].mul(used)
     return counts
 
 
-def _n_elements(input: Tensor, target: Tensor, *others: Any, **settings: Any) -> Value:
-    if input.shape == target.shape:
-        return float(input.numel())
-    return float(math.prod(torch.broadcast_shapes(input.shape, target.shape)))
+def _n_elements(*args: Any, **kwargs: Any) -> Value:
+    # What comes after predictions and targets, a variance for instance, adds no element.
+    return _product_of_shapes(_tensors(args, kwargs)[:2])
+
+
+def _n_elements_of_all(*args: Any, **kwargs: Any) -> Value:
+    return _product_of_shapes(_tensors(args, kwargs))
+
+
+def _n_vectors(*args: Any, **kwargs: Any) -> Value:
+    shape = _tensors(args, kwargs)[0].shape  # (..., features)
+    return float(math.prod(shape[:-1]))
 
 
 def _batch_size(*args: Any, **kwargs: Any) -> Value:
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, Tensor):
-            return float(len(argument)) if argument.ndim else 1.0
+            return float(argument.shape[0]) if argument.ndim else 1.0
     return 1.0
 
 
-def _n_predictions(input: Tensor, target: Tensor) -> float:
-    return float(len(input)) if input.ndim > 1 else 1.0  # (samples, classes, ...) or (classes,)
+def _n_predictions(input: Tensor, *_: Any, **__: Any) -> float:
+    return float(input.shape[0]) if input.ndim > 1 else 1.0  # (samples, classes, ...), (classes,)
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    return [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Tensor)]
+
+
+def _product_of_shapes(tensors: list[Tensor]) -> float:
+    shapes = {tensor.shape for tensor in tensors}
+    return float(math.prod(torch.broadcast_shapes(*shapes)))
 
 
 def _plain(count: Tensor) -> Value:

@@ -1,8 +1,10 @@
 """Reading the vectors of a step off its parameters: whole, as a norm, or into a sum."""
 
+import math
+import sys
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -13,9 +15,9 @@ from sgd_analysis._columns import Value
 from sgd_analysis._validation import as_array
 from sgd_analysis._vectors import norms
 
-# For each parameter its gradient, without keeping it alive, and the gradient's version.
-State: TypeAlias = list[tuple[weakref.ref[Tensor], int] | None]
-
+# The gradients of all parameters, kept alive while a pass runs, and their versions.
+State: TypeAlias = tuple[list[Tensor | None], list[int | None]]
+_PLAIN = (Tensor, torch.nn.Parameter)
 _BLOCK_BYTES = 1 << 20  # of the vectors that are stored together, and at most so many of them
 _BLOCK_ROWS = 256
 
@@ -26,36 +28,55 @@ def n_bytes(parameters: Iterable[Tensor]) -> int:
 
 
 def state(parameters: Iterable[Tensor]) -> State:
-    """Return what `has_passed` needs to tell if a backward pass has come since."""
-    found: State = []
-    for parameter in parameters:
+    """Return the gradients, and their versions, for `changed` to compare with after a pass."""
+    gradients = [parameter.grad for parameter in parameters]
+    return gradients, [None if g is None else g._version for g in gradients]
+
+
+class Mark(NamedTuple):
+    """A gradient as a backward pass has left it."""
+
+    parameter: Tensor
+    gradient: weakref.ref[Tensor]  # without keeping it alive
+    version: int
+    held_anything: bool = False  # as far as it was looked at
+
+    def with_contents(self) -> "Mark":
+        """Return it with a look at the gradient, where that takes no waiting for a device."""
+        gradient = self.gradient()
+        if gradient is None or not (here := on_this_process(gradient)).is_cpu:
+            return self
+        return self._replace(held_anything=bool(_holds_anything(here)))
+
+
+def changed(parameters: Iterable[Tensor], before: State) -> Mark | None:
+    """Return the first gradient that is another one than before, or has changed; None if none."""
+    for parameter, known, version in zip(parameters, *before, strict=False):
         gradient = parameter.grad
-        found.append(None if gradient is None else (weakref.ref(gradient), gradient._version))
-    return found
+        if gradient is not None and (gradient is not known or gradient._version != version):
+            return Mark(parameter, weakref.ref(gradient), gradient._version)
+    return None
 
 
-def has_passed(parameters: Iterable[Tensor], before: State) -> bool:
-    """Return whether there are gradients other than before, or changed ones."""
-    for parameter, known in zip(parameters, before, strict=False):
-        gradient = parameter.grad
-        if gradient is not None and (
-            known is None or known[0]() is not gradient or known[1] != gradient._version
-        ):
-            return True
-    return False
-
-
-def cleared(parameters: Iterable[Tensor]) -> bool | Tensor:
-    """Return whether gradients were cleared, by None or zeros; a tensor if a device knows."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    # A gradient that a backward pass has made and nobody has touched since has version 0: if it
-    # is zero, it was not cleared.
-    if not gradients or any(gradient._version == 0 for gradient in gradients):
-        return not gradients
+def was_cleared(mark: Mark | None, parameters: Iterable[Tensor]) -> bool | Tensor:
+    """Return whether gradients were cleared since a pass; a tensor if only a device knows."""
+    if mark is not None:
+        found = mark.parameter.grad
+        if found is not None and found is mark.gradient() and found._version == mark.version:
+            # Untouched, as far as versions tell: `grad.data.zero_()` leaves them as they are.
+            if not mark.held_anything or bool(_holds_anything(on_this_process(found))):
+                return False
+    gradients = [on_this_process(p.grad) for p in parameters if p.grad is not None]
     if all(gradient.is_cpu for gradient in gradients):
         return not any(_holds_anything(gradient) for gradient in gradients)
     flags = [_holds_anything(gradient).to(gradients[0].device) for gradient in gradients]
     return ~torch.stack(flags).any()
+
+
+def on_this_process(tensor: Tensor) -> Tensor:
+    """Return what this process has of a tensor that several share, and any other as it is."""
+    # A DTensor; its module is not imported here. Asking its type would cost more.
+    return tensor if type(tensor) in _PLAIN else getattr(tensor, "to_local", lambda: tensor)()
 
 
 def unscaled(
@@ -73,16 +94,30 @@ def norm(vectors: Iterable[Tensor | None]) -> Value:
     if any(part.is_sparse or part.itemsize < 4 for part in parts):
         parts = [part.coalesce().values() if part.is_sparse else part for part in parts]
         parts = [part.float() if part.itemsize < 4 else part for part in parts]
-    each = torch._foreach_norm([part.detach() for part in parts])
-    total: Tensor = torch.linalg.vector_norm(torch.stack([one.to(each[0].device) for one in each]))
-    return total.item() if total.is_cpu else total
+    parts = [part.detach() for part in parts]
+    total = _norm_of_norms(torch._foreach_norm(parts))
+    if not total.is_cpu:
+        return total
+    if total.item() == math.inf:  # their squares may be too large for the dtype, not they
+        total = _norm_of_norms([torch.linalg.vector_norm(p, dtype=_double(p)) for p in parts])
+    return total.item()
+
+
+class _Block(NamedTuple):
+    """Rows to copy vectors into: that of step `first`, and of the steps after it."""
+
+    first: int
+    parts: list[Tensor]  # for each parameter its part of all rows
+    places: list[tuple[Tensor, ...]]  # for each row its parts
 
 
 class Kept:
     """Vectors kept whole, those of the first steps, in the parameters' dtype (bfloat16: float32).
 
     They are copied into blocks of rows, on the device they come from, and wait there for `store`;
-    a full block in main memory is stored at once, and used again.
+    a full block in main memory is stored at once, and used again. Each vector has the number of
+    its step for a place, so that one that was written for a step that never came to be, because
+    of an interrupt, is written over by the next.
 
     Args:
         missing: what stands in the earlier rows for a parameter that was added later.
@@ -93,29 +128,27 @@ class Kept:
         self._missing = missing
         self._rows = np.empty((0, 0), np.float16) if rows is None else rows
         self._n_stored = self._n_measured = len(self._rows)
+        self._room = sys.maxsize
         self._parameters: Sequence[Tensor] = ()
-        self._waiting: list[list[Tensor]] = []  # the full blocks, on a device
-        self._block: list[Tensor] = []  # for each parameter its part of some rows
-        self._places: list[tuple[Tensor, ...]] = []  # for each row its parts
-        self._n_used = self._n_taken = 0  # of the block's rows: hold a vector, are stored
+        self._waiting: list[_Block] = []  # the full blocks, on a device
+        self._block = _Block(self._n_stored, [], [])
 
     @property
     def rows(self) -> NDArray[Any]:
         """A view (n, n_parameters) of what was stored."""
         return self._rows[: self._n_stored]
 
-    def lay_out(self, parameters: Sequence[Tensor]) -> None:
-        """Say over which parameters the vectors that follow go."""
-        self.store()
-        self._parameters = parameters
-        self._block, self._places = [], []
-        self._n_used = self._n_taken = 0
+    def lay_out(self, parameters: Sequence[Tensor], n_steps: int, room: int) -> None:
+        """Say over which parameters the vectors after the first n_steps go, and how many fit."""
+        self.store(n_steps)
+        self._parameters, self._room = parameters, room
+        self._block = _Block(n_steps, [], [])
 
-    def write(self, vector: Sequence[Tensor | None]) -> None:
-        """Copy one vector, in parts, None standing for zeros; it is not there until `count`."""
-        if self._n_used == len(self._places):
-            self._begin_block()
-        place = self._places[self._n_used]
+    def write(self, step: int, vector: Sequence[Tensor | None]) -> None:
+        """Copy the vector of a step, in parts, None standing for zeros."""
+        if step - self._block.first >= len(self._block.places):
+            self._begin_block(step)
+        place = self._block.places[step - self._block.first]
         for part in vector:
             if part is None or part.requires_grad or part.layout is not torch.strided:
                 break
@@ -128,19 +161,12 @@ class Kept:
             else:
                 row.copy_(part.detach() if part.layout is torch.strided else part.to_dense())
 
-    def count(self) -> None:
-        """Add the vector that was written last."""
-        self._n_used += 1
-
-    def store(self) -> None:
-        """Bring the vectors that wait into main memory, and into their rows."""
+    def store(self, n_steps: int) -> None:
+        """Bring the vectors of the first n_steps into main memory, and into their rows."""
         for block in self._waiting:
-            self._store_rows(block)
+            self._store_block(block, n_steps)
         self._waiting = []
-        if self._n_used > self._n_taken:
-            new = slice(self._n_taken, self._n_used)
-            self._store_rows([part[new] for part in self._block])
-            self._n_taken = self._n_used
+        self._store_block(self._block, n_steps)
 
     def measure(self, norm: NDArray[np.float64]) -> None:
         """Write the norms of the vectors that came since the last time into their rows."""
@@ -148,33 +174,42 @@ class Kept:
         norm[new] = norms(self._rows[new])
         self._n_measured = self._n_stored
 
-    def _begin_block(self) -> None:
-        if self._block and all(part.is_cpu for part in self._block):
-            self.store()
-        else:
-            if self._block:
-                self._waiting.append([part[self._n_taken :] for part in self._block])
-            n_rows = min(max(_BLOCK_BYTES // (n_bytes(self._parameters) or 1), 1), _BLOCK_ROWS)
-            self._block = [p.detach().new_empty((n_rows, *p.shape)) for p in self._parameters]
-            self._places = list(zip(*[part.unbind() for part in self._block], strict=True))
-        self._n_used = self._n_taken = 0
-
-    def _store_rows(self, block: list[Tensor]) -> None:
-        parts = [as_array(part.reshape(len(part), -1)) for part in block]
-        n_new, width = len(parts[0]), sum(part.shape[1] for part in parts)
-        self._reserve(n_new, width, np.result_type(*parts))
-        new = slice(self._n_stored, self._n_stored + n_new)
-        np.concatenate(parts, axis=1, out=self._rows[new])
-        self._n_stored += n_new
-
-    def _reserve(self, n_new: int, width: int, dtype: np.dtype[Any]) -> None:
-        capacity, known = self._rows.shape
-        needed = self._n_stored + n_new
-        if needed <= capacity and width == known:
+    def _begin_block(self, step: int) -> None:
+        block = self._block
+        if block.parts and all(part.is_cpu for part in block.parts):
+            self.store(step)
+            self._block = block._replace(first=step)
             return
-        grown = np.empty(
-            (max(needed, 2 * self._n_stored), width), np.result_type(self._rows, dtype)
-        )
+        if block.parts:
+            self._waiting = [*self._waiting, block]
+        n_rows = min(max(_BLOCK_BYTES // (n_bytes(self._parameters) or 1), 1), _BLOCK_ROWS)
+        parts = [p.detach().new_empty((n_rows, *p.shape)) for p in self._parameters]
+        places = list(zip(*[part.unbind() for part in parts], strict=True))
+        self._block = _Block(step, parts, places)
+
+    def _store_block(self, block: _Block, n_steps: int) -> None:
+        first, end = self._n_stored, min(block.first + len(block.places), n_steps)
+        if first >= end or not block.parts:
+            return
+        new = slice(first - block.first, end - block.first)
+        parts = [as_array(part[new].reshape(end - first, -1)) for part in block.parts]
+        self._reserve(end, sum(part.shape[1] for part in parts), np.result_type(*parts))
+        np.concatenate(parts, axis=1, out=self._rows[first:end])
+        self._n_stored = end
+
+    def _reserve(self, n_rows: int, width: int, dtype: np.dtype[Any]) -> None:
+        capacity, known = self._rows.shape
+        dtype = np.result_type(self._rows, dtype)
+        if n_rows <= capacity and width == known and dtype == self._rows.dtype:
+            return
+        if n_rows > capacity:
+            # While they are copied the old rows are there, too: the last time, they are half of
+            # all that may be kept.
+            capacity = self._room
+            while capacity // 2 >= n_rows:
+                capacity //= 2
+            capacity = max(capacity, n_rows)
+        grown = np.empty((capacity, width), dtype)
         grown[: self._n_stored, :known] = self.rows
         grown[: self._n_stored, known:] = self._missing
         self._rows = grown
@@ -216,6 +251,11 @@ class PathSum:
         elif pairs:
             torch._foreach_add_(*map(list, zip(*pairs, strict=True)), alpha=weight)
 
+    def spoil(self) -> None:
+        """Make the sum nan: it is not that of the steps any more."""
+        for total in self._sums:
+            total.fill_(math.nan)
+
     def vector(self) -> NDArray[Any]:
         """Return a copy of the sum as one vector (n_parameters,), waiting for the device."""
         return np.concatenate([as_array(total).ravel() for total in self._sums])
@@ -223,6 +263,16 @@ class PathSum:
     def norm(self) -> float:
         """Return the norm of the sum, waiting for the device."""
         return float(norm(self._sums))
+
+
+def _norm_of_norms(norms: Sequence[Tensor]) -> Tensor:
+    together = torch.stack([norm.to(norms[0].device) for norm in norms])
+    total: Tensor = torch.linalg.vector_norm(together)
+    return total
+
+
+def _double(part: Tensor) -> torch.dtype:
+    return torch.complex128 if part.is_complex() else torch.float64
 
 
 def _zeros(like: Tensor) -> Tensor:

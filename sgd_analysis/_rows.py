@@ -13,6 +13,7 @@ from torch import Tensor
 from sgd_analysis import _gradients
 from sgd_analysis._columns import Columns, Value
 from sgd_analysis._gradients import Kept, PathSum
+from sgd_analysis._losses import StepLoss
 from sgd_analysis._vectors import Vectors, quiet, weighted_sum
 from sgd_analysis.history import History
 
@@ -26,7 +27,6 @@ class Rows:
         memory: the bytes that all kept vectors together may take.
         weights: whether to keep the weights, too.
         local: whether each step has a local gradient besides the averaged one.
-        takes_sums: whether the losses are sums over the samples instead of means.
         history: what the rows begin with.
     """
 
@@ -37,12 +37,10 @@ class Rows:
         *,
         weights: bool,
         local: bool,
-        takes_sums: bool,
         history: History | None = None,
     ) -> None:
-        self.n_epochs = 0
         self.full_at: int | None = None  # the first step whose vectors did not fit
-        self._memory, self._takes_sums = memory, takes_sums
+        self._memory = memory
         self._columns = Columns()
         self._gradients = Kept(missing=0.0) if gradients != "none" else None
         self._local = Kept(missing=0.0) if gradients != "none" and local else None
@@ -52,9 +50,8 @@ class Rows:
         self._path: PathSum | None = None
         self._path_before: NDArray[Any] | None = None
         self._path_epoch = -1
-        self._path_norms: list[float] = []
-        self._first_epoch = 0
-        self._first_row = 0  # of the present epoch
+        self._path_end = 0  # the step after the last one in it; -1 while one is added
+        self._path_norms: dict[int, float] = {}  # by epoch, where there is one
         self._parameters: Sequence[Tensor] = ()
         self._on_cpu = True
         self._room = 0  # how many steps' vectors fit
@@ -67,24 +64,37 @@ class Rows:
         return self._columns.n_rows
 
     @property
+    def n_epochs(self) -> int:
+        """The number of finished epochs."""
+        return self._columns.n_ended
+
+    @property
+    def _n_whole(self) -> int:
+        """The number of rows whose vectors were kept whole, of the kinds that are."""
+        n_steps = self._columns.n_rows
+        return n_steps if self.full_at is None else min(n_steps, self.full_at)
+
+    @property
     def steps_in_epoch(self) -> int:
         """The number of rows of the epoch that is not finished yet."""
-        return self.n_steps - self._first_row
+        return self._columns.n_rows - self._columns.first_row
 
     def lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Say over which parameters the vectors of the steps that follow go."""
-        for kept in self._kinds():
-            kept.lay_out(parameters)
-        self._parameters = parameters
-        self._on_cpu = all(parameter.is_cpu for parameter in parameters)
         size = _gradients.n_bytes(parameters)
         a_step = self._n_kinds * size
         self._room = self._memory // a_step if a_step else sys.maxsize
+        if self._parameters and self.full_at is None and 2 * self.n_steps > self._room:
+            # For vectors of another length or dtype those kept so far would have to be copied.
+            self.full_at = self.n_steps
+        for kept in self._kinds():
+            kept.lay_out(parameters, self._n_whole, self._room)
+        self._parameters = parameters
+        self._on_cpu = all(parameter.is_cpu for parameter in parameters)
 
     def append(
         self,
-        loss: Value,
-        n_samples: Value,
+        seen: StepLoss,
         step_sizes: Sequence[Value],
         gradients: Sequence[Tensor | None],
         local: Sequence[Tensor | None] = (),
@@ -96,28 +106,28 @@ class Rows:
             self.full_at = n_steps
         fits = self.full_at is None
         keeps = fits and self._whole
-        # What may fail, for want of memory, comes first: no half of a row is left behind.
         marks: list[tuple[str, Value]] = [] if skipped is False else [("skipped", skipped)]
-        written: list[Kept] = []
+        if seen.objective is not None:
+            marks.append(("objective", seen.objective))
+        if seen.divisor is not None:
+            marks.append(("divisor", seen.divisor))
+        # What may fail, for want of memory or by an interrupt, comes first: the row is there when
+        # the columns have it, and no half of one is left behind.
         if self._weights is not None and fits:
-            self._weights.write(self._parameters)
-            written.append(self._weights)
+            self._weights.write(n_steps, self._parameters)
         if self._local is not None:
             if keeps:
-                self._local.write(local)
-                written.append(self._local)
+                self._local.write(n_steps, local)
             else:
                 marks.append(("local_norm", _gradients.norm(local)))
         if self._gradients is not None:
             if keeps:  # its norm is computed with those of many others, later
-                self._gradients.write(gradients)
-                written.append(self._gradients)
+                self._gradients.write(n_steps, gradients)
             else:
                 marks.append(("norm", _gradients.norm(gradients)))
-                self._add_to_path(gradients, 1.0 if self._takes_sums else n_samples, skipped)
-        self._columns.append((loss, n_samples, *step_sizes), marks)
-        for kept in written:
-            kept.count()
+                self._add_to_path(n_steps, gradients, _weight(seen), skipped)
+        row = (seen.loss, seen.n_samples, seen.denominator, *step_sizes)
+        self._columns.append(row, marks)
 
     @quiet
     def end_epoch(self) -> None:
@@ -125,28 +135,31 @@ class Rows:
         sums_path = self._path_epoch == self.n_epochs
         if sums_path or not self._on_cpu:  # the rest waits until there is more of it
             self._resolve()
-        self._path_norms.append(self._last_path_norm() if sums_path else math.nan)
-        self.n_epochs += 1
+        if sums_path:
+            self._path_norms[self.n_epochs] = self._last_path_norm()
         self._columns.end_epoch()
-        self._first_row = self.n_steps
 
     @quiet
     def history(self, metadata: Mapping[str, Any]) -> History:
         """Return what was recorded so far, in views that later rows do not change."""
         self._resolve()
+        columns = self._columns
         gradients = local = None
         if self._gradients is not None:
-            path = (np.array(self._path_norms), self._last_path()) if self._path_epoch >= 0 else ()
-            gradients = Vectors(self._gradients.rows, self._columns["norm"], *path)
+            path = (self._all_path_norms(), self._last_path()) if self._path_epoch >= 0 else ()
+            gradients = Vectors(self._gradients.rows, columns["norm"], *path)
         if self._local is not None:
-            local = Vectors(self._local.rows, self._columns["local_norm"])
+            local = Vectors(self._local.rows, columns["local_norm"])
         return History(
-            loss=self._columns["loss"],
-            n_samples=self._columns["n_samples"],
-            epoch=self._columns["epoch"],
-            step_size=self._columns["step_size"],
-            skipped=self._columns["skipped"],
+            loss=columns["loss"],
+            n_samples=columns["n_samples"],
+            epoch=columns["epoch"],
+            step_size=columns["step_size"],
+            denominator=columns["denominator"],
+            skipped=columns["skipped"],
             n_epochs=self.n_epochs,
+            own_objective=columns["objective"] if "objective" in columns else None,
+            divisor=columns["divisor"] if "divisor" in columns else None,
             gradients=gradients,
             local_gradients=local,
             kept_weights=None if self._weights is None else self._weights.rows,
@@ -154,16 +167,17 @@ class Rows:
         )
 
     def _begin_with(self, history: History) -> None:
-        names = ("loss", "n_samples", "epoch", "skipped")
+        names = {"loss", "n_samples", "denominator", "skipped"}
         columns: dict[str, NDArray[Any]] = {name: getattr(history, name) for name in names}
-        self.n_epochs, self._first_epoch = history.n_epochs, int(history.epoch[0])
-        self._first_row = int(np.searchsorted(history.epoch, self._first_epoch + self.n_epochs))
-        self._path_norms = [math.nan] * self.n_epochs
+        if history.own_objective is not None:
+            columns["objective"] = history.own_objective
+        if history.divisor is not None:
+            columns["divisor"] = history.divisor
         if self._gradients is not None and history.gradients is not None:
             self._gradients = Kept(0.0, history.gradients.kept)
             columns["norm"] = history.gradients.norm
             if history.gradients.path_norm is not None:
-                self._path_norms = history.gradients.path_norm.tolist()
+                self._path_norms = dict(enumerate(history.gradients.path_norm.tolist()))
         if self._local is not None and history.local_gradients is not None:
             self._local = Kept(0.0, history.local_gradients.kept)
             columns["local_norm"] = history.local_gradients.norm
@@ -174,10 +188,10 @@ class Rows:
         n_kept = [len(kind.rows) for kind in kinds if kind is not None]
         if n_kept and min(n_kept) < history.n_steps:
             self.full_at = min(n_kept)
-        epoch = self._first_epoch + self.n_epochs
-        self._columns.extend(columns, history.step_size, epoch)
+        self._columns.extend(columns, history.step_size, history.epoch, history.n_epochs)
         if history.gradients is not None and history.gradients.last_path is not None:
-            self._path_epoch = int(history.epoch[-1]) - self._first_epoch
+            self._path_epoch = int(history.epoch[-1]) - self._columns.first_epoch
+            self._path_end = history.n_steps
             kept, weight = self._path_of_kept()
             self._path_before = history.gradients.last_path * weight
             if kept is not None:
@@ -186,7 +200,7 @@ class Rows:
     def _resolve(self) -> None:
         self._columns.resolve()
         for kept in self._kinds():
-            kept.store()
+            kept.store(self._n_whole)
         if self._gradients is not None:
             self._gradients.measure(self._columns["norm"])
         if self._local is not None:
@@ -197,19 +211,25 @@ class Rows:
         return [kept for kept in kinds if kept is not None]
 
     def _add_to_path(
-        self, gradients: Sequence[Tensor | None], weight: Value, skipped: Value
+        self, step: int, gradients: Sequence[Tensor | None], weight: Value, skipped: Value
     ) -> None:
         if self._path_epoch != self.n_epochs:
             self._path = self._path_before = None  # freed before the next one is made
+            self._path_epoch, self._path_end = self.n_epochs, step
         if self._path is None:
             self._path = PathSum(self._parameters, self._path_before)
-            self._path_epoch = self.n_epochs
+        if self._path_end != step:  # an interrupt has left half of a step in it, or one too many
+            self._path.spoil()
+        self._path_end = -1
         if isinstance(skipped, Tensor):
             weight = torch.where(skipped, 0.0, weight)
             gradients = [g if g is None else torch.where(skipped, 0.0, g) for g in gradients]
-        elif skipped or (not isinstance(weight, Tensor) and weight == 0):
-            return
-        self._path.add(gradients, self._parameters, weight)
+        if not (skipped is True or (not isinstance(weight, Tensor) and weight == 0)):
+            self._path.add(gradients, self._parameters, weight)
+        self._path_end = step + 1
+
+    def _all_path_norms(self) -> NDArray[np.float64]:
+        return np.array([self._path_norms.get(e, math.nan) for e in range(self.n_epochs)])
 
     def _last_path(self) -> NDArray[Any]:
         """Return the path gradient of the epoch that was last summed up along the way."""
@@ -218,22 +238,35 @@ class Rows:
         if kept is not None:
             path[: len(kept)] += kept  # which may be from before a parameter was added
         path /= weight
+        if not self._has_whole_path():
+            path[:] = math.nan
         return path
 
     def _last_path_norm(self) -> float:
         kept, weight = self._path_of_kept()
-        if self._path is None or kept is not None:
+        if self._path is None or kept is not None or not self._has_whole_path():
             return float(np.linalg.norm(self._last_path()))
         return float(self._path.norm() / weight)  # without another vector
 
+    def _has_whole_path(self) -> bool:
+        """Return whether the last path holds the steps that have a row, and no other."""
+        return bool(self._path_end == self._columns.rows_of(self._path_epoch).stop)
+
     def _path_of_kept(self) -> tuple[NDArray[Any] | None, float]:
         """Return what gradients kept whole add to that path, and the weight of all its steps."""
-        epoch = self._columns["epoch"]
-        first, end = np.searchsorted(epoch, self._first_epoch + self._path_epoch + np.arange(2))
-        used = ~self._columns["skipped"][first:end]
-        n_samples = np.where(used, self._columns["n_samples"][first:end], 0)
-        rows = None if self._gradients is None else self._gradients.rows[first:end]
+        steps = self._columns.rows_of(self._path_epoch)
+        used = ~self._columns["skipped"][steps]
+        weights = np.where(used, self._columns["denominator"][steps], 0.0)
+        total = float(weights.sum())
+        rows = None if self._gradients is None else self._gradients.rows[steps]
         if rows is None or not len(rows):
-            return None, n_samples.sum()
-        weights = np.where(used, 1.0, 0.0) if self._takes_sums else n_samples
-        return weighted_sum(weights[: len(rows)], rows), n_samples.sum()
+            return None, total
+        if "divisor" in self._columns:
+            divisor = self._columns["divisor"][steps]
+            weights = weights / np.where(np.isnan(divisor), 1.0, divisor)
+        return weighted_sum(weights[: len(rows)], rows), total
+
+
+def _weight(seen: StepLoss) -> Value:
+    """Return the weight of a step's gradient in the sum of those of its batches' mean losses."""
+    return seen.denominator if seen.divisor is None else seen.denominator / seen.divisor

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sgd_analysis._denominators import denominator_of
+from sgd_analysis._denominators import batch_size_of, denominator_of
 from sgd_analysis._gradients import PathSum
 from sgd_analysis._plan import Plan, load_weights
 from sgd_analysis._run_metadata import metadata_of
@@ -65,8 +65,9 @@ class TrainingLoop:
         self._parameters = trainable(model)
         self._criterion = problem.criterion
         self._data = problem.inputs, problem.targets
-        self._gradient: Callable[[Tensor, Tensor], tuple[float, float]] = self._by_autograd
+        self._gradient: Callable[[Tensor, Tensor], tuple[float, float, float]] = self._by_autograd
         self._denominator = denominator_of(problem.criterion)
+        self._n_samples = batch_size_of(problem.criterion)
         if closed_form and isinstance(problem, LeastSquares):
             dtype = self._parameters[0].dtype
             features = torch.from_numpy(problem.features.copy())
@@ -98,8 +99,8 @@ class TrainingLoop:
                 for inputs, targets in batches:
                     if schedule is not None:
                         self._set_step_size(schedule(n_steps))
-                    loss, size = gradient(inputs, targets)
-                    recorder.observe(loss, size)
+                    loss, size, n_samples = gradient(inputs, targets)
+                    recorder.observe(loss, n_samples, size)
                     if not math.isfinite(loss):
                         self._step_without_update()
                         return
@@ -127,22 +128,23 @@ class TrainingLoop:
                 # Gathering once and splitting costs far less than indexing batch by batch.
                 yield zip(inputs[indices].split(size), targets[indices].split(size), strict=True)
 
-    def _by_autograd(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    def _by_autograd(self, inputs: Tensor, targets: Tensor) -> tuple[float, float, float]:
         predictions = self._model(inputs)
         loss = mean_loss(self._criterion, predictions, targets)
         require_gradient(loss)
         for parameter in self._parameters:
             parameter.grad = None
         loss.backward()
-        return loss.item(), float(self._denominator(predictions, targets))
+        sizes = self._denominator(predictions, targets), self._n_samples(predictions, targets)
+        return loss.item(), float(sizes[0]), float(sizes[1])
 
-    def _by_formula(self, features: Tensor, targets: Tensor) -> tuple[float, float]:
+    def _by_formula(self, features: Tensor, targets: Tensor) -> tuple[float, float, float]:
         (parameter,) = self._parameters
         residual = features @ parameter.detach().flatten() - targets
         gradient = residual @ features * (2 / residual.shape[0])
         parameter.grad = gradient.view_as(parameter)
         n_samples = float(residual.shape[0])
-        return (residual @ residual / n_samples).item(), n_samples
+        return (residual @ residual / n_samples).item(), n_samples, n_samples
 
     def _set_step_size(self, eta: float) -> None:
         for group in self._optimizer.param_groups:

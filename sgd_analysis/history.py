@@ -20,8 +20,10 @@ _COLUMNS = {
     "n_samples": np.float64,
     "epoch": np.int64,
     "step_size": np.float64,
+    "denominator": np.float64,
     "skipped": np.bool_,
 }
+_IF_GIVEN = {"own_objective": np.float64, "divisor": np.float64}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,22 +36,28 @@ class History:
     cannot be written to. A `Recorder` makes histories; few will want to build one by hand.
 
     Args:
-        loss: (n_steps,) each batch's loss as the loop's own `loss.item()` gives it, in loss
-            units; nan where no loss was seen.
-        n_samples: (n_steps,) the denominator of each batch's mean: its number of samples, or
-            the sum of their class weights; nan where no loss was seen.
+        loss: (n_steps,) each step's objective, the function whose gradient it takes: what the
+            loop calls `backward()` on, as `loss.item()` gives it, in loss units; what the loop
+            observed instead, where it did; nan where neither was seen.
+        n_samples: (n_steps,) the number of samples in each batch; nan where it is not known.
         epoch: (n_steps,) the epoch each step belongs to, not decreasing.
         step_size: (n_steps, n_groups) the step size used, one column a parameter group; nan
             before a group was added.
         n_epochs: the number of finished epochs.
+        denominator: (n_steps,) what the mean over each batch divides by, and the batch's weight in
+            the running loss: its number of samples, unless the criterion counts elements, targets
+            that are not ignored, or the sum of class weights; `n_samples` unless given.
         skipped: (n_steps,) the steps at which mixed precision found an overflow and left the
             weights as they were; none unless given.
         gradients: the gradients the optimizer was given, or None if they were not recorded.
         local_gradients: with several processes, the gradients of this one's own batches.
         kept_weights: (n_kept, n_parameters) the weights at the first n_kept steps, or None.
+        own_objective: (n_steps,) the objective where `loss` is not, else nan; None if it always is.
+        divisor: (n_steps,) of objectives that are sums, what makes means over the batch of them
+            and their gradients; None if they are means.
         ranks: in a history gathered from several processes, the history of each.
-        metadata: what the run was made with: `reduction` ("mean" or "sum"; `running_loss` applies
-            it), criteria, optimizer, versions; only what JSON can hold.
+        metadata: what the run was made with: criteria and their `reduction`, optimizer, versions;
+            only what JSON can hold.
 
     Raises:
         ValueError: if the columns differ in length, if epochs are left out or go backwards, or
@@ -61,17 +69,23 @@ class History:
     epoch: NDArray[np.int64]
     step_size: NDArray[np.float64]
     n_epochs: int
-    skipped: NDArray[np.bool_] = None  # type: ignore[assignment]  # an array from __post_init__ on
+    denominator: NDArray[np.float64] = None  # type: ignore[assignment]  # an array from
+    skipped: NDArray[np.bool_] = None  # type: ignore[assignment]  # __post_init__ on
     gradients: Vectors | None = None
     local_gradients: Vectors | None = None
     kept_weights: NDArray[Any] | None = None
+    own_objective: NDArray[np.float64] | None = None
+    divisor: NDArray[np.float64] | None = None
     ranks: "tuple[History, ...]" = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.skipped is None:
             object.__setattr__(self, "skipped", np.zeros(np.shape(self.loss), dtype=bool))
-        for name, dtype in _COLUMNS.items():
+        if self.denominator is None:
+            object.__setattr__(self, "denominator", self.n_samples)
+        there = {n: dtype for n, dtype in _IF_GIVEN.items() if getattr(self, n) is not None}
+        for name, dtype in (_COLUMNS | there).items():
             given = np.asarray(getattr(self, name))
             column: NDArray[Any] = given.astype(dtype, copy=False).view()
             if dtype is np.int64 and not np.array_equal(column, given):
@@ -84,10 +98,14 @@ class History:
 
     def _check_columns(self) -> None:
         shapes = [getattr(self, name).shape for name in _COLUMNS]
-        if [len(shape) for shape in shapes] != [1, 1, 1, 2, 1] or len({s[0] for s in shapes}) > 1:
+        shapes += [getattr(self, n).shape for n in _IF_GIVEN if getattr(self, n) is not None]
+        n_axes = [2 if name == "step_size" else 1 for name in _COLUMNS]
+        if [len(shape) for shape in shapes] != n_axes + [1] * (len(shapes) - len(n_axes)) or len(
+            {shape[0] for shape in shapes}
+        ) > 1:
             raise ValueError(
-                "loss, n_samples, epoch (n_steps,), step_size (n_steps, n_groups) and skipped "
-                f"(n_steps,) must have one row a step each, got shapes {shapes}"
+                "loss, n_samples, epoch (n_steps,), step_size (n_steps, n_groups), denominator and "
+                f"skipped (n_steps,) must have one row a step each, got shapes {shapes}"
             )
         changes = self.epoch[1:] - self.epoch[:-1]
         if changes.size and (changes.min() < 0 or changes.max() > 1):
@@ -134,18 +152,31 @@ class History:
         return len(self.loss)
 
     @property
+    def objective(self) -> NDArray[np.float64]:
+        """(n_steps,) the function whose gradient each step takes, before its update.
+
+        It is `loss`, unless the loop observed another one or asked for what the criteria say.
+        """
+        if self.own_objective is None:
+            return self.loss
+        return np.where(np.isnan(self.own_objective), self.loss, self.own_objective)
+
+    @property
     @quiet
     def batch_loss(self) -> NDArray[np.float64]:
-        """(n_steps,) each batch's loss as a mean, also where the criterion takes the sum."""
-        return self.loss / self.n_samples if self._takes_sums else self.loss
+        """(n_steps,) each batch's loss as a mean, also where the objective is a sum."""
+        if self.divisor is None:
+            return self.loss
+        mean = self.loss / self._gradient_divisor(slice(None))
+        return np.where(self.loss == self.objective, mean, self.loss)  # what is observed is a mean
 
     @property
     @quiet
     def running_loss(self) -> NDArray[np.float64]:
         """(n_epochs,) the size-weighted mean of each finished epoch's batch losses, w moving."""
-        sums = self.loss if self._takes_sums else self.loss * self.n_samples
-        sums = np.where(self.n_samples == 0, 0.0, sums)  # all targets ignored: its mean is nan
-        return self._sums_by_epoch(sums) / self._sums_by_epoch(self.n_samples)
+        # Of a batch whose targets are all ignored the mean is nan, and counts for nothing.
+        sums = np.where(self.denominator == 0, 0.0, self.batch_loss * self.denominator)
+        return self._sums_by_epoch(sums) / self._sums_by_epoch(self.denominator)
 
     @property
     @quiet
@@ -256,6 +287,8 @@ class History:
         return History(
             **parts,
             kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
+            own_objective=None if self.own_objective is None else self.own_objective[steps],
+            divisor=None if self.divisor is None else self.divisor[steps],
             n_epochs=max(finished.stop - first, 0),
             ranks=tuple(rank[epochs] for rank in self.ranks),
             metadata=self.metadata,
@@ -321,9 +354,11 @@ class History:
     def _begun(self) -> int:
         return int(self.epoch[-1] - self.epoch[0]) + 1 if self.n_steps else 0
 
-    @property
-    def _takes_sums(self) -> bool:
-        return bool(self.metadata.get("reduction") == "sum")
+    def _gradient_divisor(self, steps: slice) -> NDArray[np.float64] | float:
+        """Return what makes gradients of the batches' mean losses of those of these steps."""
+        if self.divisor is None:
+            return 1.0
+        return np.where(np.isnan(self.divisor[steps]), 1.0, self.divisor[steps])
 
     @property
     def _edges(self) -> NDArray[np.intp]:
@@ -386,6 +421,6 @@ class History:
     def _path(self, gradients: NDArray[Any], epoch: int) -> NDArray[Any]:
         steps = slice(*self._edges[epoch : epoch + 2])
         used = ~self.skipped[steps]
-        weights = np.ones(len(used)) if self._takes_sums else self.n_samples[steps]
+        weights = self.denominator[steps] / self._gradient_divisor(steps)
         total = weighted_sum(np.where(used, weights, 0), gradients[steps])
-        return np.asarray(total / self.n_samples[steps][used].sum())
+        return np.asarray(total / self.denominator[steps][used].sum())

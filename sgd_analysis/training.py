@@ -231,5 +231,6 @@ def _surroundings(seed: int) -> Iterator[None]:
     ):
         # Who asks the history for gradients that did not fit is told so then.
         warnings.filterwarnings("ignore", message="whole vectors were kept")
+        warnings.filterwarnings("ignore", message="no epoch has ended")  # it diverged in the first
         torch.default_generator.manual_seed(seed)
         yield

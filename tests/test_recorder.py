@@ -1,6 +1,7 @@
 """Attaching, and the edge cases: each test is named after the case and has an oracle of its own."""
 
 import contextlib
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sgd_analysis import History, record
+
+# Most of these loops look at steps only.
+pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
 
 
 def network(seed=0, n_inputs=3, n_outputs=1):
@@ -205,7 +209,7 @@ class TestAttaching:
 
 
 def assert_same(history, expected, rtol=1e-6):
-    for name in ("loss", "n_samples", "epoch", "step_size", "skipped"):
+    for name in ("loss", "n_samples", "denominator", "epoch", "step_size", "skipped"):
         assert_array_equal(getattr(history, name), getattr(expected, name), err_msg=name)
     assert history.n_epochs == expected.n_epochs
     assert (history.gradients is None) == (expected.gradients is None)
@@ -244,14 +248,23 @@ class TestFunctionalLosses:
         assert_array_equal(recorder.history.loss, losses)
         assert_array_equal(recorder.history.n_samples, [5] * 4)
 
-    def test_observed_losses_of_one_step_are_averaged_by_size(self):
+    def test_losses_observed_for_several_passes_of_a_step_are_averaged_by_size(self):
         loop = Loop()
+        (inputs, targets), order = batches(1)[0], (True, False)
         with record(loop.optimizer) as recorder:
-            recorder.observe(1.0, 1)
-            recorder.observe(4.0, 2)
-            loop.run(1)
-        assert_array_equal(recorder.history.loss, [3.0])
-        assert_array_equal(recorder.history.n_samples, [3])
+            for observes_first in order:
+                loop.optimizer.zero_grad()
+                for value, size in ((1.0, 1), (4.0, 2)):
+                    loss = nn.functional.mse_loss(loop.model(inputs), targets)
+                    if observes_first:
+                        recorder.observe(value, size)
+                    loss.backward()
+                    if not observes_first:
+                        recorder.observe(value, size)
+                loop.optimizer.step()
+        assert_array_equal(recorder.history.loss, [3.0, 3.0])
+        assert_array_equal(recorder.history.n_samples, [3, 3])
+        assert_array_equal(recorder.history.objective[1], 2 * loss.item())
 
     def test_an_observed_loss_whose_gradient_was_cleared_does_not_count(self):
         loop = Loop()
@@ -281,20 +294,107 @@ class TestFunctionalLosses:
     def test_steps_without_a_loss_hold_nan_and_are_reported_at_the_end(self):
         loop = Loop()
         recorder = record(loop.optimizer, nn.L1Loss(), steps_per_epoch=2)
-        loop.run(4)
-        with pytest.warns(UserWarning, match="4 steps were made without a loss"):
+        for _ in range(4):
+            for parameter in loop.model.parameters():
+                parameter.grad = torch.ones_like(parameter)  # put together by hand
+            loop.optimizer.step()
+        with pytest.warns(UserWarning, match="4 steps were made without a backward pass"):
             recorder.close()
         history = recorder.history
         assert np.isnan(history.loss).all()
         assert np.isnan(history.n_samples).all()
-        assert_array_equal(history.gradient, loop.gradients)
+        assert_array_equal(history.gradient, np.ones((4, 21)))
         assert history.n_epochs == 2
 
-    def test_losses_without_any_step_are_reported_at_the_end(self):
+    def test_a_loss_of_which_no_criterion_tells_the_size_is_recorded_all_the_same(self):
         loop = Loop()
-        another = torch.optim.SGD(loop.model.parameters(), lr=0.1)
-        recorder = record(another, loop.criterion)
+        recorder = record(loop.optimizer, nn.L1Loss(), steps_per_epoch=2)
+        loop.run(4)
+        with pytest.warns(UserWarning, match="number of samples of 4 steps is not known"):
+            recorder.close()
+        loop.check(recorder.history)
+        assert np.isnan(recorder.history.n_samples).all()
+        assert np.isnan(recorder.history.running_loss).all()
+        assert_allclose(recorder.history.mean_batch_loss, np.reshape(loop.losses, (2, 2)).mean(1))
+
+    @pytest.mark.parametrize("criteria", [(), (nn.MSELoss(),)])
+    def test_losses_without_any_step_are_reported_at_the_end(self, criteria):
+        loop = Loop(criterion=nn.MSELoss())
+        another = torch.optim.SGD(network(seed=3).parameters(), lr=0.1)
+        recorder = record(another, *criteria)
         loop.run(3)
-        with pytest.warns(UserWarning, match="3 losses were seen, but no step of the optimizer"):
+        with pytest.warns(UserWarning, match="3 backward passes were seen, but no step of the opt"):
             recorder.close()
         assert recorder.history.n_steps == 0
+
+    @pytest.mark.filterwarnings("default:no epoch has ended")
+    def test_a_recording_without_epochs_says_so_when_it_is_closed(self):
+        loop = Loop()
+        recorder = loop.record()
+        loop.run(3)
+        with pytest.warns(UserWarning, match="no epoch has ended.*steps_per_epoch=.*end_epoch"):
+            recorder.close()
+        assert recorder.history.running_loss.size == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            recorder.close()  # it has been said
+            with loop.record() as recorder:
+                loop.run(3)
+                recorder.end_epoch()
+            with loop.record():
+                pass  # nothing was recorded
+
+
+class TestLossesObservedTooLate:
+    """After the step: the loss of each would come to stand in the row of the next."""
+
+    def loop(self, n, as_tensor, scale=1.0):
+        loop = Loop()
+        recorder = record(loop.optimizer, steps_per_epoch=n)
+        for inputs, targets in batches(n):
+            loop.optimizer.zero_grad()
+            loss = nn.functional.mse_loss(loop.model(inputs), targets)
+            loss.backward()
+            loop.optimizer.step()
+            loop.losses.append(loss.item())
+            recorder.observe(scale * (loss if as_tensor else loss.item()), len(inputs))
+        return loop, recorder
+
+    @pytest.mark.parametrize("as_tensor", [False, True])
+    def test_that_is_noticed_and_nothing_is_shifted(self, as_tensor):
+        loop, recorder = self.loop(4, as_tensor)
+        with pytest.warns(UserWarning, match=r"observe\(\) was called after the step"):
+            recorder.close()
+        assert_array_equal(recorder.history.loss, loop.losses)
+
+    def test_where_the_values_do_not_tell_the_count_does(self):
+        _, recorder = self.loop(4, False, scale=2.0)
+        with pytest.warns(UserWarning, match=r"observe\(\) was called after the step"):
+            recorder.close()
+
+    def test_a_loop_that_observes_some_steps_only_is_no_such_loop(self):
+        loop = Loop()
+        with loop.record(steps_per_epoch=4) as recorder:
+            for k, batch in enumerate(batches(4)):
+                if k:
+                    recorder.observe(float(k), 5)
+                loop.step(*batch)
+        assert_array_equal(recorder.history.loss, [loop.losses[0], 1.0, 2.0, 3.0])
+        assert_array_equal(recorder.history.objective, loop.losses)
+
+
+def test_what_is_observed_of_a_batch_that_leads_to_no_step_stays_out_of_the_next_row():
+    loop = Loop()
+    with record(loop.optimizer, steps_per_epoch=4) as recorder:
+        for k, (inputs, targets) in enumerate(batches(8)):
+            loop.optimizer.zero_grad()
+            loss = nn.functional.mse_loss(loop.model(inputs), targets)
+            recorder.observe(float(k), 5)
+            if k % 4 == 1:
+                continue  # before its backward pass
+            loss.backward()
+            if k % 4 == 3:
+                continue  # and after it
+            loop.optimizer.step()
+    assert_array_equal(recorder.history.loss, [0, 2, 4, 6])
+    assert_array_equal(recorder.history.n_samples, [5] * 4)

@@ -24,6 +24,9 @@ from sgd_analysis import record
 from sgd_analysis._losses import SeenLosses
 from sgd_analysis._rows import Rows
 
+# Most of these loops look at steps only.
+pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
+
 N_SAMPLES, BATCH_SIZE, N_EPOCHS = 29, 8, 3
 STEPS_PER_EPOCH = 4  # the last batch of an epoch is a ragged one of five samples
 KEPT_STEPS = 5  # what a small memory has room for: the changeover comes within an epoch
@@ -281,7 +284,9 @@ def scaled(t, k, inputs, targets, clips=False):
     overflows = k in {1, 6}
     t.optimizer.zero_grad()
     loss = t.loss(inputs, targets)
-    t.scaler.scale(loss * float("inf") if overflows else loss).backward()
+    if overflows:
+        loss = loss * float("inf")
+    t.scaler.scale(loss).backward()
     if clips:
         t.scaler.unscale_(t.optimizer)
         t.printed.append(nn.utils.clip_grad_norm_(t.model.parameters(), 0.1))
@@ -333,7 +338,8 @@ def with_a_penalty_on_the_gradient(t, k, inputs, targets):
     loss = t.loss(inputs, targets)
     parameters = [p for p in t.model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-    (loss + 0.1 * sum(g.square().sum() for g in gradients)).backward()
+    loss = loss + 0.1 * sum(g.square().sum() for g in gradients)
+    loss.backward()
     t.optimizer.step()
     t.print(loss)
 
@@ -674,10 +680,10 @@ class TestAHookThatFails:
         case = ("network", "Adam", accumulated)
         expected, left_behind, _ = unrecorded(case)
 
-        def failing(parameters):
+        def failing(*_):
             raise RuntimeError("made to fail")
 
-        monkeypatch.setattr("sgd_analysis._gradients.cleared", failing)
+        monkeypatch.setattr("sgd_analysis._gradients.was_cleared", failing)
         t = made(case)
         recorder = record(t.optimizer, t.criterion)
         train(t)
