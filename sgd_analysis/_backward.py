@@ -107,7 +107,7 @@ def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
 def _stand_in() -> None:
     run = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
     _replace(torch.autograd, "_engine_run_backward", _telling(run))
-    scalers: list[Any] = [torch.amp.GradScaler]  # type: ignore[attr-defined]
+    scalers: list[Any] = [torch.amp.GradScaler]
     for scaler in scalers:  # and what is derived from it
         scalers += scaler.__subclasses__()
         if "scale" in vars(scaler):

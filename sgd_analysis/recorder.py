@@ -506,7 +506,10 @@ def _given_sizes(n_samples: Callable[..., float]) -> Sizes:
 
 
 def _hooked(criterion: nn.Module, hook: Callable[..., None]) -> Any:
-    """Hang a hook on a criterion, and return its handle.
+    """Hang a hook on a criterion.
+
+    Returns:
+        Its handle.
 
     Raises:
         TypeError: if it takes none.
