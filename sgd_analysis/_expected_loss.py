@@ -44,9 +44,13 @@ def expected_running_loss(
 
     for equal batches −1/(m − 1) times the variance of one. Each pair of batches of an epoch is
     corrected by it; products of two corrections, and what no sum expresses, are left out. That is
-    of third order in η an epoch, where taking the batches as independent misses second order. It
-    still counts near the mean-square limit, and at the floor that noise leaves at small step sizes:
-    there the second order cancels, and the floor itself is not predicted.
+    of third order in η an epoch, where taking the batches as independent misses second order, and
+    it counts near the mean-square limit.
+
+    What noise adds in an epoch, reshuffled, is smaller than all of these: batches of equal size
+    take back what they have added, up to the fourth order in η in E[(w − ŵ)(w − ŵ)ᵀ]. This part is
+    computed apart, in coordinates in which that has happened already, so that the floor to which
+    a run with noise comes down is of first order, too: up to a share of order 1/m, at every η.
 
     Args:
         problem: a least-squares problem, with or without noise.

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from sgd_analysis._disjoint_batches import epoch_noise, kron, through_disjoint
 from sgd_analysis._second_moment import StepMoments, homogeneous, on_symmetric, symmetric_basis
 from sgd_analysis.problems import LeastSquares
 
@@ -68,8 +69,8 @@ class MomentSteps:
     def reshuffled(self, sizes: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the same for disjoint batches, to first order in their covariance.
 
-        `response` holds for each sample s what its having been in the batches so far has changed,
-        Σ T⋯T(n h_s)T⋯T. The next batch cannot hold s again, which changes its loss and its step.
+        What an epoch from the minimiser adds is that of `epoch_noise`, which is of fourth order
+        in η for equal batches: all that is below cancels.
         """
         n_samples = self.problem.n_samples
         linear, square, losses = self._additive_parts
@@ -79,16 +80,23 @@ class MomentSteps:
             for n in set(sizes)
         }
         others = -1 / max(n_samples - 1, 1)
-        reached, loss = np.eye(len(self.risk)), np.zeros(len(self.risk))
-        correction, response = np.zeros_like(reached), np.zeros_like(linear)
-        for n in sizes:
+        loss = np.zeros(len(self.risk))
+        epoch = through_disjoint(sizes, steps, shifts, np.eye(len(loss)))
+        for n, (reached, correction, response) in zip(sizes, epoch, strict=False):
             seen = self.risk @ (reached + correction) + others * np.tensordot(losses, response, 2)
             loss += n / n_samples * seen
-            overlap = np.tensordot(shifts[n], response, ([0, 2], [0, 1]))
-            correction = steps[n] @ correction + others * overlap
-            response = steps[n] @ response + shifts[n] @ reached
-            reached = steps[n] @ reached
-        return loss, reached + correction
+        *_, (reached, correction, _) = epoch
+        return loss, self._with_noise(reached + correction, sizes)
+
+    def _with_noise(self, matrix: NDArray[np.float64], sizes: list[int]) -> NDArray[np.float64]:
+        """Return an epoch's matrix (p, p) with that noise for what it adds at the minimiser."""
+        left, right = self.rows
+        k = left.shape[1]
+        basis = symmetric_basis(k)
+        # The moments at the minimiser are all zero but that of the constant, basis vector p − 1.
+        ends = (basis @ matrix[:, -1]).reshape(k, k)
+        ends[:-1, :-1] = epoch_noise(left[:, :-1], -right[:, -1], self.step_size, sizes)
+        return np.column_stack([matrix[:, :-1], ends.ravel() @ basis])
 
     @cached_property
     def _additive_parts(self) -> tuple[NDArray[np.float64], ...]:
@@ -107,8 +115,8 @@ class MomentSteps:
         n_samples, k = left.shape
         mean_step = np.eye(k) - self.step_size * self.samples.mean
         deviation = -self.step_size * (2 * left[:, :, None] * right[:, None, :] - self.samples.mean)
-        linear = _kron(deviation, mean_step) + _kron(mean_step, deviation)
-        square = on_symmetric(_kron(deviation, deviation))
+        linear = kron(deviation, mean_step) + kron(mean_step, deviation)
+        square = on_symmetric(kron(deviation, deviation))
         losses = (right[:, :, None] * right[:, None, :]).reshape(n_samples, k * k)
         parts = [
             on_symmetric(linear),
@@ -122,9 +130,3 @@ class MomentSteps:
             rows.reshape(-1, *part.shape[1:])
             for rows, part in zip(np.split(factor, ends, axis=1), parts, strict=True)
         )
-
-
-def _kron(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the Kronecker products of matrices on the last two axes."""
-    product = a[..., :, None, :, None] * b[..., None, :, None, :]
-    return product.reshape(*product.shape[:-4], a.shape[-2] * b.shape[-2], -1)

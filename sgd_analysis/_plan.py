@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sgd_analysis._validation import integer_between, positive_number
 from sgd_analysis._vectors import norms, quiet
-from sgd_analysis.orders import Order, checked_epochs, known_order
+from sgd_analysis.orders import Order, checked_epochs, known_order, without_the_rest
 from sgd_analysis.problems import FiniteSum, LeastSquares, trainable
 from sgd_analysis.stopping import StoppingRule, diverged, epochs_reached
 
@@ -47,11 +47,7 @@ class Plan:
         """
         generator = torch.default_generator
         for indices in checked_epochs(self.order, self.problem.n_samples, batch_size, generator):
-            if self.drop_last:
-                meaning = "the number of samples that the order visits, with drop_last"
-                integer_between("batch_size", batch_size, 1, len(indices), meaning=meaning)
-                indices = indices[: len(indices) - len(indices) % batch_size]
-            yield indices
+            yield without_the_rest(indices, batch_size) if self.drop_last else indices
 
     def step_sizes(self, first: int, n_steps: int) -> NDArray[np.float64]:
         """Return η of some steps that follow each other.

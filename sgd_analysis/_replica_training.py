@@ -18,12 +18,13 @@ from sgd_analysis._replicas import (
     ClosedForm,
     Records,
     Replicas,
+    add_weighted,
     n_autograd,
     n_closed_form,
 )
 from sgd_analysis._validation import as_array
 from sgd_analysis._vectors import norms, quiet
-from sgd_analysis.orders import Order
+from sgd_analysis.orders import Order, without_the_rest
 from sgd_analysis.problems import FiniteSum, LeastSquares
 from sgd_analysis.training import Optimizer
 
@@ -38,7 +39,8 @@ class Plan:
         step_size_at: the step size as a function of the step.
         batch_size: the mini-batch size B.
         order: the order in which samples are visited.
-        epochs: the number of epochs.
+        drop_last: whether to leave out a last batch smaller than B.
+        max_epochs: the number of epochs.
         start: (n_parameters,) the weights that all replicas start from.
         in_closed_form: whether to write gradients out, for a `LeastSquares`.
         checkpoints: whether to keep the weights of every epoch, or those at the end alone.
@@ -49,7 +51,8 @@ class Plan:
     step_size_at: Callable[[int], float]
     batch_size: int
     order: Order
-    epochs: int
+    drop_last: bool
+    max_epochs: int
     start: NDArray[np.float64]
     in_closed_form: bool
     checkpoints: bool
@@ -94,7 +97,9 @@ def _train_together(
     plan: Plan, replicas: Replicas, seeds: Sequence[int], advance: Callable[[int], object]
 ) -> Records:
     checkpoints = [replicas.vectors(replicas.parameters)]
-    orders = epochs_of_all(plan.order, plan.problem.n_samples, plan.batch_size, seeds, plan.epochs)
+    orders = epochs_of_all(
+        plan.order, plan.problem.n_samples, plan.batch_size, seeds, plan.max_epochs
+    )
     epochs = []
     for along_the_epoch in _epochs(plan, replicas, widened(orders, len(checkpoints[0]))):
         epochs.append(along_the_epoch | replicas.at_fixed_weights(plan.batch_size))
@@ -116,28 +121,32 @@ def _epochs(plan: Plan, replicas: Replicas, orders: Iterator[Tensor]) -> Iterato
     step = update(plan.optimizer, replicas.parameters)
     step_sizes = map(plan.step_size_at, itertools.count())
     for indices in orders:
+        if plan.drop_last:
+            indices = without_the_rest(indices, plan.batch_size)
         losses, sizes = [], []
         path = [torch.zeros_like(p, dtype=_at_least_float32(p)) for p in replicas.parameters]
         for batch in indices.split(plan.batch_size):
-            losses.append(replicas.losses(batch))
-            sizes.append(len(batch))
+            loss, size = replicas.losses(batch)
+            losses.append(loss)
+            sizes.append(size)
             for total, parameter in zip(path, replicas.parameters, strict=True):
                 if parameter.grad is not None:
-                    total.add_(parameter.grad, alpha=len(batch))
+                    add_weighted(total, parameter.grad, size)
             step(next(step_sizes))
-        yield _along_the_epoch(losses, sizes) | {
-            "path_gradient_norm": norms(replicas.vectors(path)) / len(indices)
-        }
+        yield _along_the_epoch(losses, np.array(sizes), norms(replicas.vectors(path)))
 
 
 @quiet
-def _along_the_epoch(losses: list[Tensor], sizes: list[int]) -> Records:
-    # In numpy from here on: torch would split sums of this length between threads.
+def _along_the_epoch(
+    losses: list[Tensor], sizes: NDArray[np.float64], path_norm: NDArray[np.float64]
+) -> Records:
+    # In numpy: torch would split sums of this length between threads.
     batch_loss = as_array(torch.stack(losses)).astype(np.float64)
     return {
-        "running_loss": np.einsum("b,br->r", sizes, batch_loss) / sum(sizes),
+        "running_loss": (sizes * batch_loss).sum(axis=0) / sizes.sum(axis=0),
         "mean_batch_loss": batch_loss.mean(axis=0),
         "last_batch_loss": batch_loss[-1],
+        "path_gradient_norm": path_norm / sizes.sum(axis=0),
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
+from sgd_analysis._denominators import denominator_of, of_each
 from sgd_analysis._validation import as_array
 from sgd_analysis._vectors import norms
 from sgd_analysis.problems import (
@@ -35,14 +36,14 @@ class Replicas(Protocol):
     parameters: list[Tensor]
     """The weights of all replicas, in the tensors that an optimizer steps."""
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, indices: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
         """Return each replica's loss on its own batch, and leave its gradient in `.grad`.
 
         Args:
             indices: (n, n_replicas) the samples of each replica's batch.
 
         Returns:
-            (n_replicas,) mean losses.
+            (n_replicas,) mean losses, and what each of these means divides by.
         """
 
     def vectors(self, tensors: Sequence[Tensor]) -> NDArray[np.floating]:
@@ -86,7 +87,7 @@ class ClosedForm:
         self._weight_rows = self._weights.unbind()  # views, which follow every step
         self.parameters = [self._weights]
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, indices: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
         """Return (n_replicas,) the means of the squared residuals; gradients are in `.grad`."""
         gathered = self._table.index_select(1, indices.flatten()).view(-1, *indices.shape)
         *doubled, residual = gathered.unbind()
@@ -95,7 +96,7 @@ class ClosedForm:
         # 2φr in the rows of the features, r² in the last.
         means = (gathered * residual).sum(1).div_(len(indices))
         self._weights.grad, losses = means[:-1], means[-1]
-        return losses
+        return losses, np.full(len(losses), float(len(indices)))
 
     def vectors(self, tensors: Sequence[Tensor]) -> NDArray[np.floating]:
         """Return (n_replicas, d) a copy of a tensor laid out as the parameters."""
@@ -118,6 +119,7 @@ class Autograd:
 
     def __init__(self, problem: FiniteSum, start: NDArray[np.float64], n_replicas: int) -> None:
         self._problem = problem
+        self._denominator = denominator_of(problem.criterion)
         self._model = copy.deepcopy(problem.model)
         trained = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
         parts = torch.from_numpy(start).split([p.numel() for p in trained.values()])
@@ -130,7 +132,7 @@ class Autograd:
         }
         self.parameters = list(self._parameters.values())
 
-    def losses(self, indices: Tensor) -> Tensor:
+    def losses(self, indices: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
         """Return (n_replicas,) the criterion's values; gradients are in `.grad`."""
         batches = indices.T
         inputs, targets = (
@@ -140,10 +142,10 @@ class Autograd:
         for parameter in self.parameters:
             parameter.grad = None
         with torch.enable_grad():
-            losses: Tensor = torch.vmap(self._loss)(self._parameters, inputs, targets)
+            losses, predictions = torch.vmap(self._loss)(self._parameters, inputs, targets)
             # No replica's loss depends on another's weights: the sum's gradients are those of each.
             losses.sum().backward()
-        return losses.detach()
+        return losses.detach(), of_each(self._denominator, predictions.detach(), targets)
 
     def vectors(self, tensors: Sequence[Tensor]) -> NDArray[np.floating]:
         """Return (n_replicas, n_parameters) a copy of tensors laid out as the parameters."""
@@ -153,17 +155,37 @@ class Autograd:
         """Return `empirical_risk`, (n_replicas,), or what a `LeastSquares` has in closed form."""
         if isinstance(self._problem, LeastSquares):
             return _in_closed_form(self._problem, self.vectors(self.parameters))
-        total = torch.zeros(len(self.parameters[0]), dtype=torch.float64)
+        total, denominator = torch.zeros(len(self.parameters[0]), dtype=torch.float64), 0.0
         inputs = self._problem.inputs.split(samples_at_once)
         targets = self._problem.targets.split(samples_at_once)
         for some_inputs, some_targets in zip(inputs, targets, strict=True):
             each = torch.vmap(self._loss, in_dims=(0, None, None))
-            total += len(some_inputs) * each(self._parameters, some_inputs, some_targets).double()
-        return {"empirical_risk": (total / self._problem.n_samples).numpy()}
+            losses, predictions = each(self._parameters, some_inputs, some_targets)
+            (size,) = of_each(self._denominator, predictions[:1], some_targets[None])
+            if size:  # a mean over none is nan
+                total, denominator = total + size * losses.double(), denominator + size
+        return {"empirical_risk": (total / denominator).numpy()}
 
-    def _loss(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+    def _loss(
+        self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
         predictions = functional_call(self._model, parameters, (inputs,))
-        return mean_loss(self._problem.criterion, predictions, targets)
+        return mean_loss(self._problem.criterion, predictions, targets), predictions
+
+
+def add_weighted(total: Tensor, gradient: Tensor, weights: NDArray[np.float64]) -> None:
+    """Add to a sum of gradients, laid out as the parameters, those of a step, each with a weight.
+
+    Args:
+        total: what is added to.
+        gradient: of its shape.
+        weights: (n_replicas,) equal for all replicas, or for those of `Autograd`.
+    """
+    if (weights == weights[0]).all():
+        total.add_(gradient, alpha=weights[0])
+    else:  # their first axis is that of the replicas
+        factors = torch.from_numpy(weights).to(total.dtype)
+        total.add_(gradient * factors.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def n_closed_form(problem: LeastSquares, batch_size: int, memory: int) -> int:

@@ -3,24 +3,23 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from sgd_analysis._plan import StepSize
+from sgd_analysis._plan import StepSize, check_method, checked_plan
 from sgd_analysis._progress import progress_bar
 from sgd_analysis._replica_optimizers import check_elementwise
 from sgd_analysis._replica_training import Plan, train_all
 from sgd_analysis._replicas import Records
 from sgd_analysis._validation import finite_vector, integer_between, positive_number
 from sgd_analysis._vectors import quiet
-from sgd_analysis.orders import Order, cyclic, known_order
-from sgd_analysis.problems import FiniteSum, LeastSquares
+from sgd_analysis.orders import Order, cyclic
+from sgd_analysis.problems import FiniteSum
 from sgd_analysis.stopping import QUANTITIES, StoppingRule
 from sgd_analysis.training import Optimizer
-
-GRADIENTS = ("auto", "closed form", "autograd")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,19 +108,21 @@ def train_ensemble(
     optimizer: Optimizer = "sgd",
     *,
     step_size: StepSize,
-    batch_size: int | None = 10,
+    max_epochs: int,
+    batch_size: int | None = None,
     order: str | Order = "reshuffle",
-    epochs: int = 50,
+    drop_last: bool = False,
     start: ArrayLike | None = None,
-    gradient: str = "auto",
+    gradient: Literal["autograd", "closed form"] = "autograd",
     checkpoints: bool = False,
     memory: int = 64 << 20,
     progress: bool = False,
 ) -> Ensemble:
     """Train one replica a seed, all at once: what `train(..., seed=seed)` gives for each.
 
-    Each seed has its own random numbers, so that a replica can be run again alone. Replicas do
-    not disturb each other: one that diverges leaves the others as they are.
+    What both functions take has the same name, the same default and the same meaning. Each seed
+    has its own random numbers, so that a replica can be run again alone. Replicas do not disturb
+    each other: one that diverges leaves the others as they are.
 
     Args:
         problem: what to minimise; its model is copied, never changed.
@@ -130,18 +131,18 @@ def train_ensemble(
             gradients alone (SGD with momentum, RMSprop, Adam and their kin), or a
             `functools.partial` of one.
         step_size: η > 0, or a function of the step (from 0) that returns it.
-        batch_size: B, between 1 and n_samples; the last batch of an epoch holds what is left.
-            None: all samples in their given order, one step an epoch.
+        max_epochs: for how many epochs each replica is trained; no rule stops it before,
+            `Ensemble.epochs_to` tells afterwards when one would have.
+        batch_size: B, between 1 and n_samples. None: all samples in their given order, whatever
+            `order` says, one step an epoch.
         order: the order in which samples are visited, as in `train`.
-        epochs: how long each replica is trained; no rule stops it, `Ensemble.epochs_to` tells
-            afterwards when one would have.
+        drop_last: leave out what is left for a last batch smaller than B.
         start: (n_parameters,) the weights that all replicas start from; the model's own unless
             given.
-        gradient: "closed form", for a `LeastSquares`, gives what `train` gives up to rounding;
-            "autograd" repeats `train`'s own operations for all replicas together: bit for bit on
-            `quadratic_fit`, up to rounding where a network has matrix products; "auto" takes the
-            first where it can. The two tell different stories where rounding is amplified (by
-            RMSprop's bursts) or is all that is left of a loss.
+        gradient: "autograd"; or "closed form", that of a LeastSquares by its formula, some ten
+            times as fast. Each gives what `train` gives with it, up to rounding: sums over a
+            batch may be taken in another order. Two runs that differ by rounding tell different
+            stories where it is amplified (by RMSprop's bursts) or is all that is left of a loss.
         checkpoints: whether to keep the weights after each epoch.
         memory: about how many bytes training may take besides what is returned; it decides how
             many replicas are stepped at once, at least one (64 in closed form).
@@ -160,37 +161,34 @@ def train_ensemble(
     Example:
         >>> from sgd_analysis import LeastSquares, running_loss_below
         >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
-        >>> ensemble = train_ensemble(line, range(5), step_size=0.1, batch_size=1)
+        >>> ensemble = train_ensemble(line, range(5), step_size=0.1, max_epochs=20, batch_size=1)
         >>> ensemble.epochs_to(running_loss_below(0.01))
         array([2., 7., 4., 2., 2.])
     """
-    if not isinstance(problem, FiniteSum):
-        raise TypeError(
-            f"problem must be a FiniteSum or a LeastSquares, got {type(problem).__name__}"
-        )
+    of_each = checked_plan(
+        problem, step_size, max_epochs, batch_size, order, drop_last=drop_last, stop=None
+    )
     check_elementwise(optimizer)
+    check_method(problem, optimizer, gradient)
     all_seeds = _checked_seeds(seeds)
-    if batch_size is None:
-        batch_size, order = problem.n_samples, cyclic
     plan = Plan(
         problem=problem,
         optimizer=optimizer,
         step_size_at=_checked_step_size(step_size),
-        batch_size=integer_between(
-            "batch_size", batch_size, 1, problem.n_samples, meaning="the number of samples"
-        ),
-        order=known_order(order),
-        epochs=integer_between("epochs", epochs, 1),
+        batch_size=of_each.batch_size or problem.n_samples,
+        order=of_each.order if of_each.batch_size else cyclic,
+        drop_last=drop_last,
+        max_epochs=max_epochs,
         start=finite_vector(
             "start", problem.start if start is None else start, problem.n_parameters
         ),
-        in_closed_form=_is_closed_form(gradient, problem),
+        in_closed_form=gradient == "closed form",
         checkpoints=checkpoints,
     )
     memory = integer_between("memory", memory, 1)
     with (
         torch.random.fork_rng(devices=[]),
-        progress_bar(progress, len(all_seeds) * plan.epochs) as bar,
+        progress_bar(progress, len(all_seeds) * plan.max_epochs) as bar,
     ):
         records = train_all(plan, all_seeds, memory, bar.update)
     _forget_what_follows_divergence(records)
@@ -235,14 +233,3 @@ def _checked_step_size(step_size: StepSize) -> Callable[[int], float]:
         value = positive_number("step_size", step_size)
         return lambda step: value
     return cache(lambda step: positive_number("step_size", step_size(step)))
-
-
-def _is_closed_form(gradient: str, problem: FiniteSum) -> bool:
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient must be one of {GRADIENTS}, got {gradient!r}")
-    if gradient == "closed form" and not isinstance(problem, LeastSquares):
-        raise ValueError(
-            'gradient="closed form" needs a LeastSquares, whose gradients are known, got a '
-            f'{type(problem).__name__}: use gradient="autograd"'
-        )
-    return gradient != "autograd" and isinstance(problem, LeastSquares)

@@ -201,6 +201,21 @@ def checked_epochs(
     raise ValueError(f"order must yield without end, it ended after {epoch + 1} epochs")
 
 
+def without_the_rest(indices: Tensor, batch_size: int) -> Tensor:
+    """Return an epoch's indices without those of a last batch that would be smaller.
+
+    Args:
+        indices: (n_indices, ...) what is visited, along the first axis.
+        batch_size: the mini-batch size B.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    meaning = "the number of samples that the order visits, with drop_last"
+    integer_between("batch_size", batch_size, 1, len(indices), meaning=meaning)
+    return indices[: len(indices) - len(indices) % batch_size]
+
+
 def subsets(n_samples: int, size: int, n_subsets: int, generator: Generator) -> Tensor:
     """Return (n_subsets, size) uniform subsets of the samples, independent of each other."""
     if size * size > n_samples:

@@ -111,6 +111,24 @@ def test_what_is_left_out_for_shuffled_epochs_is_of_third_order(n_samples, batch
     assert_allclose(missed["reshuffle"][0] / missed["reshuffle"][1], 8, rtol=0.05)
 
 
+@pytest.mark.parametrize(("n_samples", "batch_size"), [(6, 1), (6, 2), (6, 3), (7, 2), (7, 3)])
+def test_the_floor_that_shuffled_noise_leaves_is_predicted_however_small_the_step(
+    n_samples, batch_size
+):
+    # The second order cancelled, and what was left out of the third grew as 1/η against the rest.
+    problem, _ = noisy_problem(n_samples, 2)
+    limit = mean_square_step_limit(problem, batch_size)
+    shares = []
+    for eta in (1e-2 * limit, 1e-3 * limit):
+        arguments = (problem, eta, batch_size, 1, problem.minimiser)
+        _, risk = by_enumeration(*arguments, "reshuffle")
+        predicted = expected_risk(*arguments, order="reshuffle")
+        shares.append((predicted[1] - problem.least_risk) / (risk[0] - problem.least_risk))
+    n_batches = -(-n_samples // batch_size)
+    assert_allclose(shares, 1, atol=3 / n_batches)
+    assert_allclose(shares[1], shares[0], rtol=0.05)
+
+
 @given(runs(max_samples=12), st.sampled_from(ORDERS[::2]))
 def test_one_batch_of_all_samples_is_gradient_descent(run, order):
     problem, step_size, _, start = run
@@ -186,6 +204,17 @@ class TestReshuffling:
         assert (standard_errors_off(predicted, running) < 3).all()
         predicted = expected_risk(*arguments, order="reshuffle")[1:]
         assert (standard_errors_off(predicted, risk) < 3).all()
+
+    @pytest.mark.parametrize("fraction", [1e-3, 1e-2, 1])
+    def test_the_floor_that_noise_leaves_is_that_of_many_seeds(self, fraction):
+        # It was 59 times too large at the first of these step sizes, 7 times at the second.
+        arguments = (self.problem, fraction * self.step_size, 10, 2, self.problem.minimiser)
+        _, risk = simulated(*arguments, "reshuffle", 4096)
+        excess = risk - self.problem.least_risk
+        predicted = expected_risk(*arguments, order="reshuffle")[1:] - self.problem.least_risk
+        error = excess.std(axis=0, ddof=1) / np.sqrt(len(excess))
+        left_out = excess.mean(axis=0) / 20  # a share of order 1/m
+        assert (np.abs(predicted - excess.mean(axis=0)) < left_out + 3 * error).all()
 
     @pytest.mark.parametrize(("n_samples", "batch_size"), [(40, 4), (43, 4), (30, 1)])
     def test_at_larger_steps_it_still_removes_most_of_the_bias(self, n_samples, batch_size):

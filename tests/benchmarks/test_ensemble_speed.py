@@ -44,8 +44,8 @@ def test_many_replicas_against_one_after_another(in_turns, gradient, n_replicas,
 
     def at_once():
         train_ensemble(
-            problem, range(n_replicas), step_size=STEP_SIZE, batch_size=BATCH_SIZE, epochs=EPOCHS,
-            gradient=gradient,
+            problem, range(n_replicas), step_size=STEP_SIZE, batch_size=BATCH_SIZE,
+            max_epochs=EPOCHS, gradient=gradient,
         )  # fmt: skip
 
     def one_by_one(problem):
