@@ -1,16 +1,20 @@
 """Histories as files: numpy's .npz format with a JSON description, replaced in one step."""
 
+import errno
 import json
+import math
 import os
-import secrets
+import re
+import stat
 import zipfile
-import zlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgd_analysis._replacing import clear, replacing
 from sgd_analysis._vectors import Vectors
 
 if TYPE_CHECKING:
@@ -22,10 +26,16 @@ _COLUMNS = ("loss", "n_samples", "epoch", "step_size", "denominator", "skipped")
 _IF_THERE = ("kept_weights", "own_objective", "divisor")
 _VECTORS = ("gradients", "local_gradients")
 
+# How numpy describes an array of numbers, or of objects. Not evaluated before it looks like this:
+# what a forged one may raise then is without end.
+_HEADER = re.compile(
+    r"\{'descr': '(?P<descr>[<>|=]\w\d{0,3})', 'fortran_order': (True|False), "
+    r"'shape': \((?P<shape>(\d{1,20}, ?)*(\d{1,20})?)\), \}\s*"
+)
+
 
 def write(path: str | os.PathLike[str], history: "History") -> None:
     """Write a history so that `path` holds either what it held before or all of this one."""
-    target = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     arrays: dict[str, NDArray[Any]] = {}
     history_described = _describe(history, arrays)
     description = {
@@ -35,15 +45,8 @@ def write(path: str | os.PathLike[str], history: "History") -> None:
         "history": history_described,
     }
     arrays["description"] = np.frombuffer(json.dumps(description).encode(), dtype=np.uint8)
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(unfinished, "xb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read(path: str | os.PathLike[str]) -> "History":
@@ -52,22 +55,41 @@ def read(path: str | os.PathLike[str]) -> "History":
     Raises:
         ValueError: if there is something wrong with the file; it says what.
     """
-    try:
-        with open(path, "rb") as file:
-            arrays = _arrays(path, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(
-            f"{path} is damaged or not complete ({error}): use an older copy, if there is one"
-        ) from error
-    description = _description(path, arrays)
-    try:
-        if sorted(arrays) != description["arrays"]:
-            raise ValueError(f"arrays {description['arrays']} expected, found {sorted(arrays)}")
+    clear(path)
+    kind = os.stat(path).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # opening a pipe would wait for a writer
+        raise ValueError(f"{path} is no regular file: History.load reads what History.save wrote")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(4) != b"PK\x03\x04":
+            what = "is empty" if size == 0 else "is not an .npz file"
+            raise ValueError(f"{path} {what}: History.load reads what History.save wrote")
+        with _undamaged(path):
+            archive = zipfile.ZipFile(file)
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > size:
+                raise ValueError(f"{size} bytes cannot hold all that it names")
+            names = [member.filename.removesuffix(".npy") for member in members]
+        description = _description(path, archive, names)
+        with _whole(path):
+            names.remove("description")
+            if sorted(names) != description["arrays"]:
+                raise ValueError(f"arrays {description['arrays']} expected, found {sorted(names)}")
+        with _undamaged(path):
+            headers = {name: _header(archive, name) for name in names}
+        objects = [name for name, (dtype, _) in headers.items() if dtype.hasobject]
+        if objects:
+            raise ValueError(
+                f"{path} holds an array that cannot be read, {objects[0]}: pickled objects, which "
+                "may run code when they are loaded, are refused"
+            )
+        with _undamaged(path):
+            # All sizes are checked: out of memory, here, is only who reads too large a history.
+            arrays = {name: _array(archive, name) for name in names}
+    with _whole(path):
         if description["version"] == 1:
             _upgrade(description["history"], arrays)
         return _build(description["history"], arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold a whole History: {error!r}") from error
 
 
 def _describe(history: "History", arrays: dict[str, NDArray[Any]], prefix: str = "") -> Any:
@@ -112,32 +134,23 @@ def _upgrade(description: Any, arrays: dict[str, NDArray[Any]], prefix: str = ""
         _upgrade(rank, arrays, f"{prefix}rank{r}.")
 
 
-def _arrays(path: str | os.PathLike[str], file: Any) -> dict[str, NDArray[Any]]:
-    if file.read(4) != b"PK\x03\x04":
-        size = os.fstat(file.fileno()).st_size
-        what = "is empty" if size == 0 else "is not an .npz file"
-        raise ValueError(f"{path} {what}: History.load reads what History.save wrote")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
+def _description(path: str | os.PathLike[str], archive: zipfile.ZipFile, names: list[str]) -> Any:
+    description: Any = None
+    if "description" in names:
+        with _undamaged(path):
+            _header(archive, "description")
+            text = _array(archive, "description").tobytes()
         try:
-            return {name: archive[name] for name in archive.files}
-        except ValueError as error:
-            raise ValueError(
-                f"{path} holds an array that cannot be read ({error}): pickled objects, which may "
-                "run code when they are loaded, are refused"
-            ) from error
-
-
-def _description(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) -> Any:
-    try:
-        description = json.loads(arrays.pop("description").tobytes())
-        known = description["format"] == _FORMAT and isinstance(description["version"], int)
-    except (KeyError, TypeError, ValueError):
-        known = False
-    if not known:
+            description = json.loads(text)
+            if description["format"] != _FORMAT or not isinstance(description["version"], int):
+                description = None
+        except (KeyError, TypeError, ValueError, RecursionError):
+            description = None
+    if description is None:
+        others = sorted(set(names) - {"description"})
         raise ValueError(
             f"{path} is an .npz file that History.save did not write; it holds "
-            f"{', '.join(sorted(arrays)) or 'nothing'}"
+            f"{', '.join(others) or 'nothing'}"
         )
     if description["version"] > _VERSION:
         raise ValueError(
@@ -145,3 +158,68 @@ def _description(path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]) 
             f"sgd_analysis, and this one reads formats up to {_VERSION}: upgrade it"
         )
     return description
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    # As `write` stores it; reading anything else is a door to zip bombs.
+    info = archive.getinfo(f"{name}.npy")
+    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+    if not stored or info.file_size != info.compress_size:
+        raise ValueError(f"{name} is compressed or encrypted")
+    return archive.open(info)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return the type and shape of an array.
+
+    Raises:
+        ValueError: if it is no array, or its numbers are not all there.
+    """
+    with _member(archive, name) as member:
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise ValueError(f"{name} has an unknown format")
+        length = int.from_bytes(member.read(2), "little")
+        found = _HEADER.fullmatch(member.read(length).decode("latin1"))
+    if found is None:
+        raise ValueError(f"{name} is no array of numbers")
+    dtype = np.dtype(found["descr"])
+    shape = tuple(int(digits) for digits in re.findall(r"\d+", found["shape"]))
+    n_bytes = archive.getinfo(f"{name}.npy").file_size - 10 - length
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != n_bytes:
+        raise ValueError(f"{name} has the shape {shape} and {n_bytes} bytes")
+    return dtype, shape
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with _member(archive, name) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):  # at its end, the checksum is compared
+            raise ValueError(f"{name} is longer than its shape says")
+    return array
+
+
+@contextmanager
+def _undamaged(path: str | os.PathLike[str]) -> Iterator[None]:
+    # Turns whatever the reading of a damaged archive may raise into a ValueError.
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason: object = error
+        if isinstance(error, OSError):  # of the disk or the network, save for two
+            if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):
+                raise
+            reason = "it names places that no file has"
+        raise ValueError(
+            f"{path} is damaged or not complete ({reason}): use an older copy, if there is one"
+        ) from error
+
+
+@contextmanager
+def _whole(path: str | os.PathLike[str]) -> Iterator[None]:
+    # Turns what parts that do not fit together raise into a ValueError.
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path} does not hold a whole History: {error!r}") from error

@@ -45,18 +45,19 @@ def sparkline(values: NDArray[np.float64]) -> str:
 def html(history: "History") -> str:
     """Return a table of the last few finished epochs under the line of text."""
     caption = f"<caption>{escape.escape(text(history))}</caption>"
+    last = history[max(history.n_epochs - _N_ROWS, 0) : history.n_epochs]
     columns = {
-        "running loss": history.running_loss,
-        "mean batch loss": history.mean_batch_loss,
+        "running loss": last.running_loss,
+        "mean batch loss": last.mean_batch_loss,
     }
-    if history.gradients is not None:
-        columns["path gradient norm"] = history.path_gradient_norm
+    if last.gradients is not None:
+        columns["path gradient norm"] = last.path_gradient_norm
     names = "".join(f'<th scope="col">{name}</th>' for name in ("epoch", *columns))
     rows = [
-        f'<tr><th scope="row">{epoch + 1}</th>'
-        + "".join(f"<td>{values[epoch]:.6g}</td>" for values in columns.values())
+        f'<tr><th scope="row">{last.epoch[0] + row + 1}</th>'
+        + "".join(f"<td>{values[row]:.6g}</td>" for values in columns.values())
         + "</tr>"
-        for epoch in range(max(history.n_epochs - _N_ROWS, 0), history.n_epochs)
+        for row in range(last.n_epochs)
     ]
     head, body = f"<thead><tr>{names}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
     return f'<table class="dataframe">{caption}{head}{body}</table>'

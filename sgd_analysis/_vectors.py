@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 # warning about them could end the loop that is being recorded.
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
+_BLOCK = 2**16  # numbers in double precision, which a processor's cache holds
+
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
@@ -39,6 +41,10 @@ class Vectors:
                 "the vectors kept (n_kept, n_parameters) must be those of the first steps, and "
                 f"the norms (n_steps,), got shapes {self.kept.shape} and {self.norm.shape}"
             )
+        for name in ("path_norm", "last_path"):
+            array = getattr(self, name)
+            if array is not None and array.ndim != 1:
+                raise ValueError(f"{name} must have one dimension, got the shape {array.shape}")
         for name, array in self.arrays():
             view = array.view()
             view.setflags(write=False)
@@ -74,5 +80,28 @@ def weighted_sum(weights: NDArray[np.float64], vectors: NDArray[Any]) -> NDArray
     return np.asarray(np.einsum("i,ij->j", weights, vectors, dtype=_double(vectors)))
 
 
+def weighted_sums(
+    weights: NDArray[np.float64], vectors: NDArray[Any], edges: NDArray[np.intp]
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield the `weighted_sum` of the vectors from each edge to the next, some epochs at a time.
+
+    Short epochs are summed up together, in a block of memory of constant size.
+    """
+    n_rows = _BLOCK // max(vectors.shape[1], 1)
+    first, n_epochs = 0, len(edges) - 1
+    while first < n_epochs:
+        within = np.searchsorted(edges, edges[first] + n_rows, side="right") - 1
+        end = max(int(within), first + 1)
+        rows = slice(edges[first], edges[end])
+        if end == first + 1:
+            yield slice(first, end), weighted_sum(weights[rows], vectors[rows])[None]
+        else:
+            products = np.multiply(weights[rows, None], vectors[rows], dtype=_double(vectors))
+            products[weights[rows] == 0] = 0  # where a vector may be nan
+            sums = np.add.reduceat(products, edges[first:end] - edges[first], axis=0)
+            yield slice(first, end), sums
+        first = end
+
+
 def _double(vectors: NDArray[Any]) -> Any:
-    return np.result_type(vectors, np.float64)
+    return np.result_type(vectors.dtype, np.float64)

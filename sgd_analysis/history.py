@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis import _archive, _summary
-from sgd_analysis._vectors import Vectors, quiet, weighted_sum
+from sgd_analysis._vectors import Vectors, norms, quiet, weighted_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,11 @@ _COLUMNS = {
     "skipped": np.bool_,
 }
 _IF_GIVEN = {"own_objective": np.float64, "divisor": np.float64}
+
+
+@quiet
+def _as_type(column: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    return column.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,7 +45,7 @@ class History:
             loop calls `backward()` on, as `loss.item()` gives it, in loss units; what the loop
             observed instead, where it did; nan where neither was seen.
         n_samples: (n_steps,) the number of samples in each batch; nan where it is not known.
-        epoch: (n_steps,) the epoch each step belongs to, not decreasing.
+        epoch: (n_steps,) the position, from 0, of the epoch each step belongs to, not decreasing.
         step_size: (n_steps, n_groups) the step size used, one column a parameter group; nan
             before a group was added.
         n_epochs: the number of finished epochs.
@@ -60,6 +65,7 @@ class History:
             only what JSON can hold.
 
     Raises:
+        TypeError: if a column holds anything but real numbers.
         ValueError: if the columns differ in length, if epochs are left out or go backwards, or
             if n_epochs is not the number of epochs begun, or one less.
     """
@@ -87,7 +93,9 @@ class History:
         there = {n: dtype for n, dtype in _IF_GIVEN.items() if getattr(self, n) is not None}
         for name, dtype in (_COLUMNS | there).items():
             given = np.asarray(getattr(self, name))
-            column: NDArray[Any] = given.astype(dtype, copy=False).view()
+            if given.dtype.kind not in "biuf":
+                raise TypeError(f"{name} must hold real numbers, got the type {given.dtype}")
+            column = _as_type(given, dtype).view()
             if dtype is np.int64 and not np.array_equal(column, given):
                 raise ValueError(f"{name} must hold integers, got {given}")
             column.setflags(write=False)
@@ -234,6 +242,7 @@ class History:
         return self._whole("weights", self.kept_weights)
 
     @property
+    @quiet
     def path_gradient(self) -> NDArray[Any]:
         r"""(n_epochs, n_parameters) the size-weighted mean of each finished epoch's gradients.
 
@@ -246,19 +255,23 @@ class History:
         if vectors.last_path is not None and self.n_epochs == self._begun == 1:
             return vectors.last_path[None]
         self._whole("path_gradient", vectors.kept[: edges[-1]], edges[-1])
-        paths = [self._path(vectors.kept, epoch) for epoch in range(self.n_epochs)]
-        return np.array(paths, vectors.kept.dtype).reshape(-1, vectors.kept.shape[1])
+        paths = np.empty((self.n_epochs, vectors.kept.shape[1]), vectors.kept.dtype)
+        for epochs, path in self._paths(edges):
+            paths[epochs] = path
+        return paths
 
     @property
+    @quiet
     def path_gradient_norm(self) -> NDArray[np.float64]:
         """(n_epochs,) the norm of each finished epoch's path gradient.
 
         Raises ValueError if gradients were not recorded.
         """
-        vectors = self._vectors("gradients")
-        norm = np.array([np.linalg.norm(self._path(vectors.kept, e)) for e in range(self._n_kept)])
-        streamed = np.zeros(0) if vectors.path_norm is None else vectors.path_norm[self._n_kept :]
-        return np.concatenate([norm, streamed])
+        vectors, edges = self._vectors("gradients"), self._edges
+        n_kept = int(np.searchsorted(edges[1:], len(vectors.kept), side="right"))
+        kept = [norms(path) for _, path in self._paths(edges[: n_kept + 1])]
+        streamed = np.zeros(0) if vectors.path_norm is None else vectors.path_norm[n_kept:]
+        return np.concatenate([*kept, streamed])
 
     def __getitem__(self, epochs: int | slice) -> "History":
         """Return the history of one epoch, or of several that follow each other.
@@ -297,9 +310,12 @@ class History:
     def to_pandas(self) -> "pd.DataFrame":
         """Return the columns as a table with one row a step; vectors are left out.
 
+        Steps and epochs are counted from 1 there, as a person counts: steps from the first of
+        this history, epochs from the first of the run, also in the table of `history[e]`.
+
         Returns:
-            A DataFrame with the index `step`, from 0; with several parameter groups it has the
-            columns `step_size_0`, `step_size_1`, … instead of `step_size`.
+            A DataFrame with the index `step`; with several parameter groups it has the columns
+            `step_size_0`, `step_size_1`, … instead of `step_size`.
 
         Raises:
             ImportError: if pandas is not installed.
@@ -309,6 +325,7 @@ class History:
         except ImportError as error:
             raise ImportError("to_pandas() needs pandas: pip install pandas") from error
         columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
+        columns["epoch"] = columns["epoch"] + 1
         step_sizes = columns.pop("step_size")
         n_groups = step_sizes.shape[1]
         for group in range(n_groups):
@@ -316,20 +333,22 @@ class History:
         for name in ("gradients", "local_gradients"):
             if vectors := getattr(self, name):
                 columns[name.removesuffix("s") + "_norm"] = vectors.norm
-        return pd.DataFrame(columns, index=pd.RangeIndex(self.n_steps, name="step"))
+        return pd.DataFrame(columns, index=pd.RangeIndex(1, self.n_steps + 1, name="step"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything recorded to a file in numpy's .npz format, with JSON metadata.
 
         The file is complete or not there: whatever interrupts the saving leaves the file that was
-        at `path` before as it was.
+        at `path` before as it was. It keeps that file's mode. The hidden file beside it that a
+        killed process leaves is removed when `path` is next saved or loaded.
 
         Args:
             path: where to; `History.load` reads it from there.
 
         Raises:
             TypeError: if the metadata holds what JSON cannot.
-            OSError: if the file cannot be written.
+            OSError: if the file cannot be written: if `path` is read-only, or no regular file but
+                a device or a named pipe.
         """
         _archive.write(path, self)
 
@@ -344,8 +363,8 @@ class History:
             The History, equal to the one that was saved, to the bit.
 
         Raises:
-            ValueError: if the file was not written by `save`, is not complete, holds pickled
-                objects, or was written by a newer version; the error says which.
+            ValueError: if the file was not written by `save`, is damaged or not complete, holds
+                pickled objects, or was written by a newer version; the error says which.
             OSError: if there is no such file, or it cannot be read.
         """
         return _archive.read(path)
@@ -366,12 +385,6 @@ class History:
         if not self.n_steps:
             return np.zeros(1, np.intp)
         return np.asarray(np.searchsorted(self.epoch, self.epoch[0] + np.arange(self.n_epochs + 1)))
-
-    @property
-    def _n_kept(self) -> int:
-        """The number of finished epochs whose gradients were all kept."""
-        n_steps = len(self._vectors("gradients").kept)
-        return int(np.searchsorted(self._edges[1:], n_steps, side="right"))
 
     def _positions(self, epochs: int | slice) -> tuple[int, int]:
         if isinstance(epochs, slice):
@@ -417,10 +430,12 @@ class History:
             )
         return kept
 
-    @quiet
-    def _path(self, gradients: NDArray[Any], epoch: int) -> NDArray[Any]:
-        steps = slice(*self._edges[epoch : epoch + 2])
-        used = ~self.skipped[steps]
-        weights = self.denominator[steps] / self._gradient_divisor(steps)
-        total = weighted_sum(np.where(used, weights, 0), gradients[steps])
-        return np.asarray(total / self.denominator[steps][used].sum())
+    def _paths(self, edges: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield the path gradients of the first finished epochs, kept whole, some at a time."""
+        used = ~self.skipped[: edges[-1]]
+        denominator = np.where(used, self.denominator[: edges[-1]], 0)
+        weights = denominator / self._gradient_divisor(slice(edges[-1]))
+        for epochs, total in weighted_sums(weights, self._vectors("gradients").kept, edges):
+            steps = slice(edges[epochs.start], edges[epochs.stop])
+            weight = np.add.reduceat(denominator[steps], edges[epochs] - steps.start)
+            yield epochs, total / weight[:, None]

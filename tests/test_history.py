@@ -219,6 +219,9 @@ class TestColumns:
         [
             ({"n_epochs": 2.0}, TypeError, "integer"),
             ({"epoch": [0, 0, 0.5, 1, 1, 1, 1]}, ValueError, "epoch must hold integers"),
+            ({"epoch": [0, 0, np.nan, 1, 1, 1, 1]}, ValueError, "epoch must hold integers"),
+            ({"loss": np.ones(7, complex)}, TypeError, "loss must hold real numbers, got the type"),
+            ({"loss": [None] * 7}, TypeError, "loss must hold real numbers, got the type object"),
             ({"metadata": ["mean"]}, TypeError, "metadata must be a mapping"),
             ({"kept_weights": np.zeros((9, 2))}, ValueError, r"got shape \(9, 2\) for 7 steps"),
             ({"gradients": Vectors(np.zeros((2, 1)), np.zeros(2))}, ValueError, "one norm a step"),
@@ -232,6 +235,13 @@ class TestColumns:
     def test_parts_that_do_not_fit_are_refused(self, history, change, error, message):
         with pytest.raises(error, match=message):
             dataclasses.replace(history, **change)
+
+    @pytest.mark.parametrize("name", ["path_norm", "last_path"])
+    def test_sums_of_vectors_have_one_dimension(self, name):
+        with pytest.raises(
+            ValueError, match=rf"{name} must have one dimension, got the shape \(2,"
+        ):
+            Vectors(np.zeros((2, 1)), np.zeros(2), **{name: np.zeros((2, 1))})
 
 
 class TestSummary:
@@ -276,8 +286,18 @@ class TestPandas:
         ]
         assert frame.index.name == "step"
         assert_array_equal(frame["loss"], recorded.loss)
-        assert frame.groupby("epoch")["loss"].mean()[:2].tolist() == [7, 4]
+        assert frame.groupby("epoch")["loss"].mean().loc[[1, 2]].tolist() == [7, 4]
         assert_allclose(recorded.mean_batch_loss, [7, 4])
+
+    def test_steps_and_epochs_are_counted_from_1_as_in_the_html_table(self, recorded):
+        frame = recorded.to_pandas()
+        assert frame.index.tolist() == list(range(1, 9))
+        assert frame["epoch"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3]
+        second = recorded[1]
+        assert second.to_pandas()["epoch"].tolist() == [2, 2, 2]
+        assert '<th scope="row">2</th>' in second._repr_html_()
+        assert '<th scope="row">1</th>' not in second._repr_html_()
+        assert_array_equal(recorded.epoch, [0, 0, 0, 1, 1, 1, 2, 2])  # positions, as before
 
     def test_one_group_has_one_step_size(self, history):
         assert "step_size" in history.to_pandas().columns

@@ -246,6 +246,26 @@ def test_the_readmes_second_example_measures_what_it_predicts(capsys):
     assert predicted.split()[1] == measured.split()[1]
 
 
+def test_the_readmes_third_example_tells_where_a_gap_comes_from(capsys):
+    exec(EXAMPLES[2], {})
+    gap, alignment, stops = capsys.readouterr().out.rstrip().rsplit("\n", 2)
+    assert "drift" in gap
+    assert 0 < float(alignment.split()[-1]) < 1
+    assert stops == "stops at epoch: [48.]"
+
+
+def test_every_command_that_installs_the_package_takes_it_from_where_it_is():
+    for path in [
+        *ROOT.glob("book/**/*.md"),
+        *ROOT.glob("sgd_analysis/**/*.py"),
+        ROOT / "README.md",
+    ]:
+        for command in re.findall(r"pip install ([^`\n]+)", path.read_text(encoding="utf-8")):
+            assert not re.match(r"""["']?sgd[-_]analysis""", command), f"{path}: {command}"
+            for extra in re.findall(r"[.\w]\[(\w+)\]", command):
+                assert extra in PROJECT["optional-dependencies"], f"{path}: {command}"
+
+
 # The repository
 
 
