@@ -1,14 +1,13 @@
 """Which loss and which gradient is your training loop really showing you?"""
 
+from sgd_analysis._loss_gap import LossGap, loss_gap
 from sgd_analysis._survey import Survey
 from sgd_analysis._vectors import Vectors
 from sgd_analysis.ensemble import Ensemble, train_ensemble
 from sgd_analysis.history import History
 from sgd_analysis.measures import (
-    LossGap,
     ResidualNorms,
     expected_batch_gradient_norm_squared,
-    loss_gap,
     residual_norms,
     survey,
 )

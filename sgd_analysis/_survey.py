@@ -23,9 +23,9 @@ class Survey:
 
     Args:
         loss: (n_batches,) each batch's mean loss f_b(w), in loss units.
-        n_samples: (n_batches,) the denominator n_b of each batch's mean: its number of samples
-            (or of elements, or the sum of class weights), as in `History`.
-        batch_size: (n_batches,) the number of samples in each batch.
+        denominator: (n_batches,) what each batch's mean divides by, n_b: its number of samples
+            (or of elements, of targets not ignored, or the sum of class weights).
+        n_samples: (n_batches,) the number of samples in each batch.
         batch_gradient_norm: (n_batches,) the norm of each batch's gradient ‖∇f_b(w)‖.
         full_gradient: (n_parameters,) the gradient ∇F(w) of all samples, the size-weighted mean
             of the batches' gradients, in double precision.
@@ -33,29 +33,44 @@ class Survey:
             from the full gradient.
         kept_gradient: (n_batches, n_parameters) each batch's gradient ∇f_b(w), or None if they
             did not fit into memory.
+        draws: how many seeded draws of its random numbers the losses and gradients are means of;
+            0 where no draws were asked for.
+        standard_error: the standard error of the empirical risk that comes from the draws.
+        noise: what the modules that draw (dropout, say) add to the empirical risk by being in
+            training mode, in the mean over the draws; nan if they are in evaluation mode.
+        noise_error: the standard error of the noise.
+        couples: whether samples change each other's loss by sharing a batch, as with a batch
+            norm in training mode; then the empirical risk depends on how the samples are cut.
+        may_reorder: whether the loader may put the samples in other batches at its next pass.
 
     Raises:
         ValueError: if the shapes do not match, or no sample counts.
     """
 
     loss: NDArray[np.float64]
-    n_samples: NDArray[np.float64]
-    batch_size: NDArray[np.int64]
+    denominator: NDArray[np.float64]
+    n_samples: NDArray[np.int64]
     batch_gradient_norm: NDArray[np.float64]
     full_gradient: NDArray[np.floating]
     between_batch_variance: float
     kept_gradient: NDArray[Any] | None = None
+    draws: int = 0
+    standard_error: float = 0.0
+    noise: float = 0.0
+    noise_error: float = 0.0
+    couples: bool = False
+    may_reorder: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("loss", "n_samples", "batch_gradient_norm"):
+        for name in ("loss", "denominator", "batch_gradient_norm"):
             self._set(name, np.asarray(getattr(self, name), dtype=np.float64))
-        self._set("batch_size", np.asarray(self.batch_size, dtype=np.int64))
+        self._set("n_samples", np.asarray(self.n_samples, dtype=np.int64))
         self._set("full_gradient", np.asarray(self.full_gradient))
         m, p = len(self.loss), len(self.full_gradient)
-        columns = (self.loss, self.n_samples, self.batch_size, self.batch_gradient_norm)
+        columns = (self.loss, self.denominator, self.n_samples, self.batch_gradient_norm)
         if any(column.shape != (m,) for column in columns) or self.full_gradient.ndim != 1:
             raise ValueError(
-                "loss, n_samples, batch_size and batch_gradient_norm must have one value a batch, "
+                "loss, denominator, n_samples and batch_gradient_norm must have one value a batch, "
                 f"and full_gradient one a parameter, got shapes {[c.shape for c in columns]} and "
                 f"{self.full_gradient.shape}"
             )
@@ -66,10 +81,10 @@ class Survey:
                     f"kept_gradient must have shape {(m, p)}, (n_batches, n_parameters), got "
                     f"{self.kept_gradient.shape}"
                 )
-        if not (self.n_samples.min(initial=0) >= 0 and self.n_samples.sum() > 0):
+        if not (self.denominator.min(initial=0) >= 0 and self.denominator.sum() > 0):
             raise ValueError(
                 f"a survey needs a batch with at least one sample that counts, got {m} batches of "
-                f"n_samples {self.n_samples}"
+                f"denominator {self.denominator}"
             )
 
     def _set(self, name: str, array: NDArray[Any]) -> None:
@@ -78,10 +93,11 @@ class Survey:
         object.__setattr__(self, name, view)
 
     def __repr__(self) -> str:
-        batches = f"{len(self.loss)} batches of {self.batch_size.sum()} samples"
+        batches = f"{len(self.loss)} batches of {self.n_samples.sum()} samples"
+        error = f" ± {self.standard_error:.2g}" if self.draws else ""
         return (
             f"Survey({batches}, {len(self.full_gradient)} parameters: empirical risk "
-            f"{self.empirical_risk:.4g}, full gradient norm {self.full_gradient_norm:.4g}, "
+            f"{self.empirical_risk:.4g}{error}, full gradient norm {self.full_gradient_norm:.4g}, "
             f"alignment {self.alignment:.4g})"
         )
 
@@ -171,12 +187,12 @@ class Survey:
                 (class weights, ignored targets), for which the formulas do not hold.
         """
         m, n_samples = len(self.loss), self._n_samples_of_equal_weight
-        if (self.batch_size == 1).all():
+        if (self.n_samples == 1).all():
             return self.between_batch_variance
         if not estimate:
             raise ValueError(
                 "the spread of the samples' gradients is exact from batches of one sample only, "
-                f"got up to {self.batch_size.max()}: survey the samples one by one, or, if "
+                f"got up to {self.n_samples.max()}: survey the samples one by one, or, if "
                 "the batches were drawn at random, ask for an unbiased estimate by estimate=True"
             )
         if m == 1:
@@ -215,28 +231,38 @@ class Survey:
             ValueError: as `gradient_variance`.
         """
         noise_scale = self.gradient_noise_scale(estimate=estimate)
-        return (noise_scale + 1) / float(self.batch_size.sum())
+        return (noise_scale + 1) / float(self.n_samples.sum())
 
     @property
     def _n_samples_of_equal_weight(self) -> float:
         with np.errstate(all="ignore"):
-            weights = self.n_samples / self.batch_size
+            weights = self.denominator / self.n_samples
         if not np.allclose(weights, weights[0], rtol=1e-12, atol=0):
             raise ValueError(
                 "the samples must all weigh the same in the empirical risk for their gradients' "
-                "spread to be defined, got batches whose n_samples is between "
-                f"{weights.min():g} and {weights.max():g} times their batch size: leave out class "
-                "weights and ignored targets"
+                "spread to be defined, got batches whose denominator is between "
+                f"{weights.min():g} and {weights.max():g} times their number of samples: "
+                "leave out class weights and ignored targets"
             )
-        return float(self.batch_size.sum())
+        return float(self.n_samples.sum())
 
     def _mean_over_samples(self, values: NDArray[np.float64]) -> float:
-        used = self.n_samples > 0
+        used = self.denominator > 0
         with np.errstate(all="ignore"):
-            return float(self.n_samples[used] @ values[used] / self.n_samples.sum())
+            return float(self.denominator[used] @ values[used] / self.denominator.sum())
 
 
 def quotient(numerator: float, denominator: float) -> float:
     """Return a quotient as arrays have it: inf or nan where the denominator is zero."""
     with np.errstate(all="ignore"):
         return float(np.float64(numerator) / np.float64(denominator))
+
+
+def check_survey(name: str, value: object) -> None:
+    """Raise unless a value is a Survey.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(value, Survey):
+        raise TypeError(f"{name} must be a Survey, got {type(value).__name__}")

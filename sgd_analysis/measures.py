@@ -1,7 +1,7 @@
-"""What holds at fixed weights, and what the path along an epoch adds to it."""
+"""What holds at fixed weights."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from sgd_analysis._fixed_weights import FixedWeights
 from sgd_analysis._random_state import undisturbed
-from sgd_analysis._survey import Survey, quotient
+from sgd_analysis._survey import Survey, check_survey, quotient
 from sgd_analysis._tally import Tally
 from sgd_analysis._validation import integer_between
-from sgd_analysis.history import History
 from sgd_analysis.problems import Criterion, trainable
 
 
@@ -26,13 +26,19 @@ def survey(
     *,
     memory: int = 64 << 20,
     n_samples: Callable[..., float] | None = None,
+    draws: int | None = None,
+    seed: int = 0,
 ) -> Survey:
     """Compute the loss and the gradient of every batch at the model's present weights.
 
     Nothing else changes: parameters, their `.grad`, buffers, modes and attributes of the modules
     and all random states are afterwards what they were, bit for bit, also if an error ends it.
+    What a forward pass leaves in attributes of the modules (a counter, a list) is put back before
+    the next, so that the same batch has the same loss wherever it stands.
+
     The model is taken in its present mode. In training mode a batch norm gives each batch the
     loss that the training loop would see; call `model.eval()` first for what it predicts with.
+    A model that draws random numbers has another loss each time: ask for the mean over `draws`.
     Hooks of the model run, as some belong to its function, those of the criterion do not: a
     `Recorder` on it does not see the survey.
 
@@ -45,14 +51,23 @@ def survey(
         criterion: a loss module, with reduction "mean" or "sum", or a function (predictions,
             targets) -> the mean over the batch.
         loader: an iterable of batches (inputs, targets) on the model's device: a DataLoader, or a
-            list of pairs. It says which samples there are, and how they are put in batches.
+            list of pairs. It says which samples there are, and how they are put in batches. One
+            that shuffles gives other batches than the epoch before has visited, and a batch norm
+            in training mode then other losses: keep those visited, by `visited = list(loader)`.
         memory: the bytes that the batches' gradients may take. When there are more, none of them
             is kept, only the full gradient and the norms. Besides them and a copy of the model,
             what is evaluated at once takes some 32 MiB, or what one batch takes.
-        n_samples: how many samples a batch counts for, a function of (predictions, targets). By
+        n_samples: how many samples a batch counts for, a function of (predictions, targets) that
+            gives its `denominator`; also its `n_samples`, if the predictions have no length. By
             default, what the mean of torch's own losses divides by, as `record` has it: the
             number of targets not ignored, the sum of their class weights, or the number of
             elements; for other criteria the length of the predictions.
+        draws: where the model draws random numbers (dropout in training mode), over how many
+            draws each batch's loss and gradient are averaged, at least two: at so many times the
+            cost. The survey then has a `standard_error`, and the `noise` that the modules which
+            draw add, found by one more pass with these modules in evaluation mode. With draws,
+            the model has to be in the mode it is trained in.
+        seed: of the draws; the same seed and batches give the same survey.
 
     Returns:
         A `Survey` of the batches in the loader's order.
@@ -60,27 +75,37 @@ def survey(
     Raises:
         TypeError: if an argument is of the wrong kind, or the loader does not yield pairs.
         ValueError: if the model has nothing to train, if its forward pass or the criterion draws
-            random numbers, if the loss is not one number that depends on the weights, if there is
-            no batch, or memory is negative.
+            random numbers and no draws are asked for, if the loss is not one number that depends
+            on the weights, if a model returns one number a batch and n_samples is not given, if a
+            batch has another loss at the end of the survey, if there is no batch, or if a number
+            is out of range.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
         >>> batches = [(torch.ones(3, 2), torch.zeros(3, 1)), (torch.ones(1, 2), torch.ones(1, 1))]
         >>> at_start = survey(model, torch.nn.MSELoss(), batches)
         >>> at_start.n_samples, at_start.gradient.shape
-        (array([3., 1.]), (2, 3))
+        (array([3, 1]), (2, 3))
     """
     _check_kinds(model, criterion, loader, n_samples)
     tally = Tally(integer_between("memory", memory, 0))
+    n_draws = 0 if draws is None else integer_between("draws", draws, 2)
+    seed = integer_between("seed", seed, 0)
     with undisturbed(loader), torch.inference_mode(False), torch.enable_grad():
-        weights = FixedWeights(model, criterion, n_samples)
+        weights = FixedWeights(model, criterion, n_samples, draws=n_draws, seed=seed)
         try:
             for batches in weights.batches(loader):
                 for evaluated in weights.evaluate(batches):
                     tally.add(*evaluated)
+            weights.check_repeatable()
+            reorders = _may_reorder(loader)
+            known: dict[str, Any] = {"draws": n_draws, "may_reorder": reorders}
+            known |= {"couples": weights.couples(compare=reorders)}
+            if not weights.noise_is_known():
+                known |= {"noise": math.nan}
         finally:
             weights.restore()
-    return tally.survey()
+    return tally.survey(**known)
 
 
 def expected_batch_gradient_norm_squared(
@@ -105,85 +130,12 @@ def expected_batch_gradient_norm_squared(
         TypeError: if survey is no Survey, or batch_size no integer.
         ValueError: if batch_size is out of range, or as `Survey.gradient_variance`.
     """
-    _check_survey("survey", survey)
-    n_samples = int(survey.batch_size.sum())
+    check_survey("survey", survey)
+    n_samples = int(survey.n_samples.sum())
     size = integer_between("batch_size", batch_size, 1, n_samples, meaning="the number of samples")
     variance = survey.gradient_variance(estimate=estimate)
     left_out = (n_samples - size) / max(n_samples - 1, 1)
     return survey.full_gradient_norm * survey.full_gradient_norm + variance / size * left_out
-
-
-@dataclass(frozen=True)
-class LossGap:
-    """What an epoch's printed loss is above the global loss, and why: all in loss units.
-
-    To rounding, mean_batch_loss − empirical_risk = weighting + drift + mode.
-
-    Args:
-        mean_batch_loss: the unweighted mean of the epoch's batch losses, the weights moving.
-        empirical_risk: the global loss at the end of the epoch; in evaluation mode where that
-            was surveyed.
-        weighting: mean batch loss − running loss: what counting a ragged last batch as much as a
-            whole one adds.
-        drift: running loss − global loss at the end, in the mode trained in: what the path adds.
-        mode: the global loss at the end, in the mode trained in − in evaluation mode: what batch
-            norm adds by normalising each batch by itself; 0 where it was not surveyed.
-    """
-
-    mean_batch_loss: float
-    empirical_risk: float
-    weighting: float
-    drift: float
-    mode: float
-
-    def __repr__(self) -> str:
-        return (
-            f"LossGap(mean batch loss {self.mean_batch_loss:.6g} − empirical risk "
-            f"{self.empirical_risk:.6g} = {self.mean_batch_loss - self.empirical_risk:.6g} = "
-            f"weighting {self.weighting:.6g} + drift {self.drift:.6g} + mode {self.mode:.6g})"
-        )
-
-
-def loss_gap(epoch: History, at_end: Survey, *, evaluated: Survey | None = None) -> LossGap:
-    """Take apart the difference between an epoch's mean batch loss and the global loss at its end.
-
-    Args:
-        epoch: one finished epoch, `history[e]`.
-        at_end: a survey of the same samples, in any batches, at the weights at the epoch's end
-            and in the mode trained in. Only a batch norm cares how they are put in batches.
-        evaluated: the same after `model.eval()`, where the model has such a mode. A model with
-            dropout can be surveyed in evaluation mode only; that survey is its `at_end`, and
-            what dropout adds to the losses is then part of the drift.
-
-    Returns:
-        The `LossGap`; its `empirical_risk` is that of `evaluated` where it is given, and of
-        `at_end` otherwise.
-
-    Raises:
-        TypeError: if an argument is of the wrong kind.
-        ValueError: if epoch is not exactly one finished epoch, or the sample counts differ.
-    """
-    if not isinstance(epoch, History):
-        raise TypeError(f"epoch must be a History of one epoch, got {type(epoch).__name__}")
-    if epoch.n_epochs != 1 or epoch.epoch[0] != epoch.epoch[-1]:
-        raise ValueError(
-            "epoch must be exactly one finished epoch, history[e], got a history of "
-            f"{epoch.n_steps} steps and {epoch.n_epochs} finished epochs"
-        )
-    surveys = {"at_end": at_end} | ({} if evaluated is None else {"evaluated": evaluated})
-    for name, one in surveys.items():
-        _check_survey(name, one)
-        _check_same_samples(epoch.n_samples, name, one.n_samples)
-    mean_batch_loss, running_loss = float(epoch.mean_batch_loss[0]), float(epoch.running_loss[0])
-    risk = at_end.empirical_risk
-    final = risk if evaluated is None else evaluated.empirical_risk
-    return LossGap(
-        mean_batch_loss=mean_batch_loss,
-        empirical_risk=final,
-        weighting=mean_batch_loss - running_loss,
-        drift=running_loss - risk,
-        mode=0.0 if evaluated is None else risk - final,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +194,8 @@ def residual_norms(survey: Survey) -> ResidualNorms:
         TypeError: if survey is no Survey.
         ValueError: if a loss is negative, which no mean of squares is.
     """
-    _check_survey("survey", survey)
-    squares = np.where(survey.n_samples > 0, survey.n_samples * survey.loss, 0.0)
+    check_survey("survey", survey)
+    squares = np.where(survey.denominator > 0, survey.denominator * survey.loss, 0.0)
     if (squares < 0).any():
         raise ValueError(
             "survey must be of a mean of squared residuals, whose losses are never negative, got "
@@ -252,23 +204,15 @@ def residual_norms(survey: Survey) -> ResidualNorms:
     return ResidualNorms(np.sqrt(squares))
 
 
-def _check_same_samples(
-    recorded: NDArray[np.float64], name: str, surveyed: NDArray[np.float64]
-) -> None:
-    counts = recorded.sum(), surveyed.sum()
-    # Sums of class weights depend on the partition by their rounding, counts do not.
-    are_whole = all((column % 1 == 0).all() for column in (recorded, surveyed))
-    if not abs(counts[0] - counts[1]) <= (0.0 if are_whole else 1e-6 * counts[1]):
-        raise ValueError(
-            f"epoch and {name} must be of the same samples, got {counts[0]:.10g} in the epoch and "
-            f"{counts[1]:.10g} in the survey: survey the samples the epoch has used (a loader "
-            "with drop_last leaves some out)"
-        )
-
-
-def _check_survey(name: str, value: object) -> None:
-    if not isinstance(value, Survey):
-        raise TypeError(f"{name} must be a Survey, got {type(value).__name__}")
+def _may_reorder(loader: object) -> bool:
+    """Return whether its next pass may give other batches, or nobody knows."""
+    if isinstance(loader, Sequence):
+        return False
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    sampler = getattr(loader, "sampler", None) if batch_sampler is None else batch_sampler
+    while type(sampler) is BatchSampler:
+        sampler = sampler.sampler
+    return type(sampler) is not SequentialSampler
 
 
 def _check_kinds(model: object, criterion: object, loader: object, n_samples: object) -> None:

@@ -3,11 +3,12 @@
 import contextlib
 import copy
 import random
+import types
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -34,6 +35,9 @@ from tests.surveyed_models import (
 def calm():
     with one_thread():
         yield
+
+
+DROPS = sequence(nn.Dropout)
 
 
 class Noisy(torch.utils.data.Dataset):
@@ -71,7 +75,7 @@ class TestNothingChanges:
         before = random_states()
         found = survey(model, nn.MSELoss(), DataLoader(Noisy(), batch_size=5, shuffle=shuffle))
         assert random_states() == before
-        assert_array_equal(found.n_samples, [15, 15, 6])
+        assert_array_equal(found.denominator, [15, 15, 6])
 
     def test_a_loaders_own_generator(self):
         data = TensorDataset(torch.arange(8.0).reshape(8, 1), torch.zeros(8, 1))
@@ -87,9 +91,10 @@ class TestNothingChanges:
 
         assert list(orders(with_survey=True)) == list(orders(with_survey=False))
 
-    @pytest.mark.parametrize("make", [*AT_ONCE.values(), *ONE_BY_ONE.values()])
+    @pytest.mark.parametrize("draws", [None, 2])
+    @pytest.mark.parametrize("make", [*AT_ONCE.values(), *ONE_BY_ONE.values(), DROPS])
     @pytest.mark.parametrize("error", [None, ArithmeticError, KeyboardInterrupt])
-    def test_the_model(self, monkeypatch, make, error):
+    def test_the_model(self, monkeypatch, make, error, draws):
         monkeypatch.setattr(_fixed_weights, "_MOST_AT_ONCE", N_BATCHES)
         model = built(make)
         inputs, targets = small_batches()[0]
@@ -102,7 +107,7 @@ class TestNothingChanges:
                 raise error
 
         with pytest.raises(error) if error else contextlib.nullcontext():
-            survey(model, nn.MSELoss(), loader())
+            survey(model, nn.MSELoss(), loader(), draws=draws or (2 if make is DROPS else None))
         assert everything(model) == before
         assert random_states() == states
 
@@ -130,6 +135,58 @@ class TestNothingChanges:
             assert torch.equal(buffer, before[name])
         backwards = survey(model, nn.MSELoss(), small_batches()[::-1])
         assert_array_equal(found.loss, backwards.loss[::-1])
+
+    @pytest.mark.parametrize("start", [0, [0], {"n": 0}, torch.zeros(()), np.zeros(1), "object"])
+    @pytest.mark.parametrize("fewest", [2, 1000])
+    @pytest.mark.parametrize("draws", [None, 2])
+    def test_what_a_model_counts_is_the_same_for_every_batch_and_stays(self, start, fewest, draws):
+        """Case 38: a counter leaked from batch to batch."""
+
+        class Counts(nn.Linear):
+            def __init__(self):
+                super().__init__(3, 3)
+                self.n = types.SimpleNamespace(n=0) if start == "object" else copy.copy(start)
+
+            def forward(self, inputs):
+                outputs = super().forward(inputs) * (1 + self.count())
+                if isinstance(self.n, int):
+                    self.n += 1
+                elif isinstance(self.n, types.SimpleNamespace):
+                    self.n.n += 1
+                elif isinstance(self.n, dict):
+                    self.n["n"], self.n["more"] = self.n["n"] + 1, [1]
+                elif isinstance(self.n, list):
+                    self.n.append(1)
+                    self.n[0] += 1
+                else:
+                    self.n += 1
+                return outputs
+
+            def count(self):
+                n = getattr(self.n, "n", self.n)
+                n = n["n"] if isinstance(n, dict) else n
+                return float(n[0] if isinstance(n, (list, np.ndarray)) else n)
+
+        model, (batch, *_) = built(Counts), small_batches()
+        kept, before = model.n, copy.deepcopy(vars(model)["n"])
+        expected = F.mse_loss(nn.Linear.forward(model, batch[0]), batch[1]).item()
+        with evaluated_at_once(fewest):
+            found = survey(model, nn.MSELoss(), [batch] * 5, draws=draws)
+        assert_allclose(found.loss, expected, rtol=1e-14)
+        assert model.n is kept and model.n == before
+
+    def test_a_criterion_that_counts_is_the_same_for_every_batch_and_stays(self):
+        class Counts:
+            def __init__(self):
+                self.seen = []
+
+            def __call__(self, predictions, targets):
+                self.seen.append(1)
+                return F.mse_loss(predictions, targets) * len(self.seen)
+
+        model, criterion = built(sequence(nn.Tanh)), Counts()
+        found = survey(model, criterion, [small_batches()[0]] * 5)
+        assert np.ptp(found.loss) == 0 and criterion.seen == []
 
     def test_weights_that_a_forward_pass_writes_to_are_the_same_for_every_batch(self):
         model = built(lambda: Embedded(max_norm=0.5))
