@@ -3,7 +3,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -373,30 +372,58 @@ class TestFiles:
     def test_a_kill_in_the_middle_leaves_the_old_file_or_the_new_one(self, tmp_path):
         path = tmp_path / "run.npz"
         code = f"""
+import os, signal, sys
 import numpy as np
 from sgd_analysis import History
 from sgd_analysis._vectors import Vectors
-for value in range(1_000_000):
-    loss = np.full(1000, float(value))
-    kept = np.full((1000, 500), float(value))
-    column = np.ones(1000)
-    vectors = Vectors(kept, column)
-    steps = np.zeros(1000, int)
-    History(loss, column, steps, column[:, None], 1, gradients=vectors).save({str(path)!r})
-    print(value, flush=True)
+
+TOUCHING = {{"open", "write", "seek", "flush", "fsync", "close", "replace", "unlink"}}
+
+
+def history(value):
+    loss = np.full(100, float(value))
+    column = np.ones(100)
+    vectors = Vectors(np.full((100, 50), float(value)), column)
+    steps = np.zeros(100, int)
+    return History(loss, column, steps, column[:, None], 1, gradients=vectors)
+
+
+def killed(value, at):
+    process = os.fork()
+    if process:
+        return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    calls = 0
+
+    def count(frame, event, function):
+        nonlocal calls
+        calls += event == "c_call" and function.__name__ in TOUCHING
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    new = history(value)
+    sys.setprofile(count)
+    new.save({str(path)!r})
+    os._exit(0)
+
+
+history(0).save({str(path)!r})
+value = 1
+while killed(value, at=value):
+    loaded = History.load({str(path)!r})
+    assert len(set(loaded.loss)) == 1
+    assert set(loaded.gradients.kept.ravel()) == {{loaded.loss[0]}}
+    print(value, int(loaded.loss[0]))
+    value += 1
 """
-        values = []
-        for delay in (0.0, 0.002, 0.005, 0.011):
-            process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-            assert process.stdout.readline().strip() == b"0"
-            time.sleep(0.05 + delay)
-            process.kill()
-            process.communicate()
-            history = History.load(path)
-            values.append(history.loss[0])
-            assert len(set(history.loss)) == 1
-            assert set(history.gradients.kept.ravel()) == {history.loss[0]}
-        assert max(values) > 0
+        process = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert process.returncode == 0, process.stderr
+        saves = [tuple(map(int, line.split())) for line in process.stdout.splitlines()]
+        assert len(saves) > 20
+        first_new = next(value for value, loaded in saves if loaded)
+        assert all(loaded == 0 for value, loaded in saves if value < first_new)
+        assert all(loaded == value for value, loaded in saves if value >= first_new)
         # What a killed process leaves behind cannot be taken for a history.
         assert all(left.name.startswith(".run.npz.") for left in tmp_path.iterdir() if left != path)
 
