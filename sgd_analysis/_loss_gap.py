@@ -94,7 +94,7 @@ def loss_gap(epoch: History, at_end: Survey, *, evaluated: Survey | None = None)
             "epoch must be exactly one finished epoch, history[e], got a history of "
             f"{epoch.n_steps} steps and {epoch.n_epochs} finished epochs"
         )
-    visited = epoch.n_samples
+    visited = epoch.denominator
     surveys = {"at_end": at_end} | ({} if evaluated is None else {"evaluated": evaluated})
     for name, one in surveys.items():
         check_survey(name, one)
