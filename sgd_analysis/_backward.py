@@ -6,45 +6,58 @@ whose place stands one of ours while a recorder is attached. It passes everythin
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.eval_frame import set_eval_frame
 
 _LATEST = 64  # the losses scaled last, of which each thread knows the scale
 
 
-class Listener(Protocol):
-    """What is told of each backward pass that accumulates gradients."""
+class Listener:
+    """Who is told of each backward pass that accumulates gradients, in whichever thread.
 
-    def begins(self, roots: Sequence[Any], seeds: Sequence[Tensor | None]) -> None:
-        """Take note of a pass from these roots, with these gradients of the roots to begin with."""
+    It is held weakly: who forgets to close a recorder keeps no model alive with it.
 
-    def ends(self) -> None:
-        """Take note of its end; never called for a pass that raises."""
+    Args:
+        begins: called with the roots of a pass, and their gradients to begin with.
+        ends: called at its end; never for a pass that raises.
+    """
+
+    def __init__(
+        self,
+        begins: Callable[[Sequence[Any], Sequence[Tensor | None]], None],
+        ends: Callable[[], None],
+    ) -> None:
+        self.begins, self.ends = begins, ends
+        self._known = weakref.ref(self, _forget)
+
+    def listen(self) -> None:
+        """Be told of every pass from now on."""
+        global _listeners
+        with _lock:
+            if not _listeners:
+                _stand_in()
+            _listeners = (*_listeners, self._known)
+
+    def stop(self) -> None:
+        """Be told no more; the last one that leaves puts torch's own functions back."""
+        _forget(self._known)
 
 
-_listeners: tuple[Listener, ...] = ()  # replaced as a whole: other threads may be going through it
+_listeners: tuple[weakref.ref[Listener], ...] = ()  # replaced as a whole: threads go through it
 _originals: list[tuple[Any, str, Any, Any]] = []
-_lock = threading.Lock()
+_lock = threading.RLock()  # which the garbage collector may want in the middle of `listen`
 _of_thread = threading.local()
 
 
-def listen(listener: Listener) -> None:
-    """Tell a listener of every backward pass from now on, in whichever thread."""
+def _forget(known: "weakref.ref[Listener]") -> None:
     global _listeners
     with _lock:
-        if not _listeners:
-            _stand_in()
-        _listeners = (*_listeners, listener)
-
-
-def forget(listener: Listener) -> None:
-    """Tell it no more; the last one that leaves puts torch's own functions back."""
-    global _listeners
-    with _lock:
-        remaining = tuple(other for other in _listeners if other is not listener)
+        remaining = tuple(other for other in _listeners if other is not known)
         if _listeners and not remaining:
             _put_back()
         _listeners = remaining
@@ -106,7 +119,8 @@ def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
 
 def _stand_in() -> None:
     run = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
-    _replace(torch.autograd, "_engine_run_backward", _telling(run))
+    if not getattr(run, "is_ours", False):  # left behind, as someone stood in for it meanwhile
+        _replace(torch.autograd, "_engine_run_backward", _telling(run))
     scalers: list[Any] = [torch.amp.GradScaler]
     for scaler in scalers:  # and what is derived from it
         scalers += scaler.__subclasses__()
@@ -128,22 +142,42 @@ def _put_back() -> None:
 
 def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
     def run_backward(roots: Sequence[Any], seeds: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-        listeners = _listeners
+        listeners = [listener for known in _listeners if (listener := known()) is not None]
         if (
             not listeners
             or not kwargs.get("accumulate_grad")
             or torch.compiler.is_dynamo_compiling()
             or torch._C._current_graph_task_id() != -1  # a checkpoint's, inside of another pass
+            or getattr(_of_thread, "told", None) is roots  # by one of ours that someone has wrapped
         ):
             return run(roots, seeds, *args, **kwargs)
-        for listener in listeners:
-            listener.begins(roots, seeds)
-        result = run(roots, seeds, *args, **kwargs)
-        for listener in listeners:
-            listener.ends()
+        try:
+            _of_thread.told = roots
+            with _Uncompiled():
+                for listener in listeners:
+                    listener.begins(roots, seeds)
+            result = run(roots, seeds, *args, **kwargs)
+        finally:
+            _of_thread.told = None
+        with _Uncompiled():
+            for listener in listeners:
+                listener.ends()
         return result
 
-    return run_backward
+    # Compiled code may call it, after a break of its graph: it is not to be compiled with it.
+    untouched: Any = torch.compiler.disable(run_backward, recursive=False)
+    untouched.is_ours = True
+    return untouched  # type: ignore[no-any-return]
+
+
+class _Uncompiled:
+    """Has nothing compiled that is called within it, whatever the code around it is."""
+
+    def __enter__(self) -> None:
+        self._compiler = set_eval_frame(None)
+
+    def __exit__(self, *_: object) -> None:
+        set_eval_frame(self._compiler)
 
 
 def _remembering(scale: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,10 +51,15 @@ class Columns:
 
     Rows wait in a list. Values on a device are stacked there and stay until `resolve`, the only
     method that waits for the device.
+
+    Args:
+        local_norm: whether each row has one.
     """
 
-    def __init__(self) -> None:
-        arrays = {n: np.empty(0, dtype) for n, dtype in _DTYPES.items() if n not in _IF_MARKED}
+    def __init__(self, *, local_norm: bool = False) -> None:
+        names = [name for name in _DTYPES if name not in _IF_MARKED]
+        names += ["local_norm"] * local_norm
+        arrays = {name: np.empty(0, _DTYPES[name]) for name in names}
         self._state = _State(arrays, np.empty((0, 0)), 0, [], ())
         self._first_epoch = 0
         self._ends: list[int] = []  # for each epoch that has ended, the number of rows by then
@@ -115,7 +120,8 @@ class Columns:
         n_rows = len(step_size)
         nothing = np.full(n_rows, math.nan)
         columns = columns | {"epoch": epoch}
-        names = [name for name in _DTYPES if name in columns or name not in _IF_MARKED]
+        there = columns.keys() | self._state.arrays.keys()
+        names = [name for name in _DTYPES if name in there]
         arrays = {name: np.array(columns.get(name, nothing), _DTYPES[name]) for name in names}
         self._first_epoch = int(epoch[0])
         ends = np.searchsorted(epoch, epoch[0] + np.arange(n_ended), side="right")

@@ -186,7 +186,7 @@ def _assembled(rows: list[NDArray[Any]], ranks: Sequence[History]) -> NDArray[An
                 )
                 local = part[:n_rows, start:end].reshape(n_rows, *shard["local"])
                 into[(slice(None), *region)] = local
-    return np.concatenate([one.reshape(n_rows, -1) for one in whole], axis=1)
+    return np.concatenate([one.reshape(n_rows, math.prod(one.shape[1:])) for one in whole], axis=1)
 
 
 def _distributed() -> Any:

@@ -41,7 +41,7 @@ class Rows:
     ) -> None:
         self.full_at: int | None = None  # the first step whose vectors did not fit
         self._memory = memory
-        self._columns = Columns()
+        self._columns = Columns(local_norm=gradients != "none" and local)
         self._gradients = Kept(missing=0.0) if gradients != "none" else None
         self._local = Kept(missing=0.0) if gradients != "none" and local else None
         self._weights = Kept(missing=math.nan) if weights else None
@@ -214,9 +214,11 @@ class Rows:
         self, step: int, gradients: Sequence[Tensor | None], weight: Value, skipped: Value
     ) -> None:
         if self._path_epoch != self.n_epochs:
+            self._path_end = -1
             self._path = self._path_before = None  # freed before the next one is made
+            self._path = PathSum(self._parameters)
             self._path_epoch, self._path_end = self.n_epochs, step
-        if self._path is None:
+        elif self._path is None:
             self._path = PathSum(self._parameters, self._path_before)
         if self._path_end != step:  # an interrupt has left half of a step in it, or one too many
             self._path.spoil()
@@ -233,13 +235,13 @@ class Rows:
 
     def _last_path(self) -> NDArray[Any]:
         """Return the path gradient of the epoch that was last summed up along the way."""
+        if not self._has_whole_path():
+            return np.full(sum(p.numel() for p in self._parameters), math.nan)
         kept, weight = self._path_of_kept()
         path = np.array(self._path_before) if self._path is None else self._path.vector()
         if kept is not None:
             path[: len(kept)] += kept  # which may be from before a parameter was added
         path /= weight
-        if not self._has_whole_path():
-            path[:] = math.nan
         return path
 
     def _last_path_norm(self) -> float:

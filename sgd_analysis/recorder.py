@@ -5,7 +5,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable
 from numbers import Real
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -167,8 +167,8 @@ class Recorder:
         # number of samples, that no warning has told of yet
         self._handles: list[Any] = []
         self._steps: Steps | None = None
-        self._listener = SimpleNamespace(
-            begins=self._guarded(self._losses.begins), ends=self._guarded(self._losses.ends)
+        self._listener = _backward.Listener(
+            self._guarded(self._losses.begins), self._guarded(self._losses.ends)
         )
         try:
             self._follow(optimizer.param_groups)
@@ -282,11 +282,11 @@ class Recorder:
             hook = InertInCopies(self._guarded(self._forward_hook(index, sizes)))
             self._handles.append(_hooked(criterion, hook))
         self._steps = Steps(self._optimizer, self._add_row, self._step_ends, self._guarded)
-        _backward.listen(self._listener)
+        self._listener.listen()
 
     def _detach(self) -> None:
         self._attached = self._works = False
-        _backward.forget(self._listener)
+        self._listener.stop()
         for handle in self._handles:
             handle.remove()
         if self._steps is not None and self._steps.remove():

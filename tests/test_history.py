@@ -187,11 +187,35 @@ class TestGradients:
 class TestSums:
     def test_losses_that_are_sums_are_divided_by_the_number_of_samples(self, history):
         sums = dataclasses.replace(
-            history, loss=history.loss * history.n_samples, metadata={"reduction": "sum"}
+            history, loss=history.loss * history.n_samples, divisor=history.n_samples
         )
         assert_allclose(sums.running_loss, history.running_loss)
         assert_allclose(sums.mean_batch_loss, history.mean_batch_loss)
         assert_allclose(sums.batch_loss, history.loss)
+
+    def test_what_was_observed_in_place_of_a_sum_is_a_mean(self, history):
+        observed = np.where(np.arange(7) == 2, 5.0, history.loss)
+        sums = dataclasses.replace(
+            history, loss=observed, own_objective=history.loss, divisor=history.n_samples
+        )
+        expected = np.where(np.arange(7) == 2, 5.0, history.loss / history.n_samples)
+        assert_allclose(sums.batch_loss, expected)
+        assert_array_equal(sums.objective, history.loss)
+
+
+class TestDenominators:
+    def test_they_weight_the_running_loss_and_the_path_gradient(self, recorded):
+        twice = dataclasses.replace(recorded, denominator=np.arange(1.0, 9.0))
+        expected = np.average(recorded.loss[:3], weights=[1, 2, 3])
+        assert_allclose(twice.running_loss[0], expected)
+        assert_array_equal(twice.n_samples, recorded.n_samples)
+        assert_array_equal(recorded.denominator, recorded.n_samples)  # unless given
+
+    def test_they_have_a_row_a_step(self, history):
+        with pytest.raises(ValueError, match="one row a step each"):
+            dataclasses.replace(history, denominator=np.ones(3))
+        with pytest.raises(ValueError, match="one row a step each"):
+            dataclasses.replace(history, divisor=np.ones(3))
 
 
 class TestColumns:
@@ -280,8 +304,8 @@ class TestPandas:
     def test_it_has_a_row_a_step(self, recorded):
         frame = recorded.to_pandas()
         assert list(frame.columns) == [
-            *("loss", "n_samples", "epoch", "skipped", "step_size_0", "step_size_1"),
-            "gradient_norm",
+            *("loss", "n_samples", "epoch", "denominator", "skipped"),
+            *("step_size_0", "step_size_1", "gradient_norm"),
         ]
         assert frame.index.name == "step"
         assert_array_equal(frame["loss"], recorded.loss)
@@ -309,8 +333,8 @@ class TestPandas:
 
 def assert_equal(history, expected):
     assert (history.n_epochs, history.metadata) == (expected.n_epochs, dict(expected.metadata))
-    names = ("loss", "n_samples", "epoch", "step_size", "skipped", "kept_weights")
-    for name in names:
+    names = ("loss", "n_samples", "denominator", "epoch", "step_size", "skipped", "kept_weights")
+    for name in (*names, "own_objective", "divisor"):
         given, wanted = getattr(history, name), getattr(expected, name)
         assert_array_equal(given, wanted, err_msg=name)
         assert wanted is None or given.dtype == wanted.dtype
@@ -487,9 +511,27 @@ while killed(value, at=value):
         with pytest.raises(ValueError, match="did not write"):
             History.load(tmp_path / "run.npz")
 
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    def test_a_file_of_the_first_version_is_read(self, history, tmp_path, reduction):
+        """Its n_samples were the denominators, and a sum was one by its reduction."""
+
+        def as_it_was(description, arrays):
+            description["version"] = 1
+            description["history"]["metadata"]["reduction"] = reduction
+            del arrays["denominator"]
+            if reduction == "sum":
+                arrays["loss"] = arrays["loss"] * arrays["n_samples"]
+            description["arrays"].remove("denominator")
+
+        self.rewrite(history, tmp_path / "run.npz", as_it_was)
+        found = History.load(tmp_path / "run.npz")
+        assert_array_equal(found.denominator, history.n_samples)
+        assert_allclose(found.batch_loss, history.loss)
+        assert_allclose(found.running_loss, history.running_loss)
+
     def test_a_file_of_a_newer_version_is_refused(self, history, tmp_path):
-        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=2))
-        with pytest.raises(ValueError, match=r"written in format 2, by a newer version.*upgrade"):
+        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=3))
+        with pytest.raises(ValueError, match=r"written in format 3, by a newer version.*upgrade"):
             History.load(tmp_path / "run.npz")
 
     @pytest.mark.parametrize(

@@ -115,6 +115,42 @@ compare(
 )
 compare("none", {"gradients": "none"})
 
+# A model whose parameters are sharded, and the same model whole.
+def sharded(gradients, **settings):
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    model = model.double()
+    fully_shard(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    criterion = torch.nn.MSELoss()
+    seen = {"losses": [], "gradients": [], "weights": []}
+    recorder = None
+    if gradients:
+        recorder = record(optimizer, criterion, steps_per_epoch=3, gradients=gradients, **settings)
+    for x, y in zip(inputs, targets, strict=True):
+        seen["weights"].append([p.full_tensor().detach().clone() for p in model.parameters()])
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        seen["losses"].append(loss.item())
+        seen["gradients"].append([p.grad.full_tensor().clone() for p in model.parameters()])
+        optimizer.step()
+    seen["end"] = [p.full_tensor().detach() for p in model.parameters()]
+    if recorder is not None:
+        recorder.close()
+        seen["history"], seen["gathered"] = recorder.history, recorder.gather()
+    return seen
+
+
+results["sharded"] = {
+    "unrecorded": sharded(None),
+    "auto": sharded("auto", weights=True),
+    "norms": sharded("norms"),
+}
+
 # Without averaging, so that the ranks need not make as many steps.
 _, recorder = train(new_model(), {}, reduction="sum")
 results["sums"] = {"history": recorder.history, "gathered": recorder.gather()}
@@ -208,7 +244,8 @@ def test_each_rank_records_the_losses_of_its_own_batches(ranks, run):
         history = rank[run]["history"]
         assert_allclose(history.loss, oracles(rank, history)[0], rtol=1e-10)
         assert_allclose(history.loss, rank[run]["recorded"]["losses"], rtol=1e-14)
-        assert_array_equal(history.n_samples, [2 * batch_size] * 6)  # elements: two outputs
+        assert_array_equal(history.n_samples, [batch_size] * 6)
+        assert_array_equal(history.denominator, [2 * batch_size] * 6)  # elements: two outputs
         assert (history.n_steps, history.n_epochs) == (6, 2)
     assert not np.any(ranks[0][run]["history"].loss == ranks[1][run]["history"].loss)
 
@@ -259,6 +296,42 @@ def test_a_hook_that_fails_in_the_backward_pass_does_not_end_the_run(ranks):
         assert failing["history"].n_steps == 0
 
 
+class TestShardedParameters:
+    """`fully_shard`: each rank records its own shards, and `gather` puts them together."""
+
+    def test_recording_changes_nothing(self, ranks):
+        for rank in ranks:
+            for how in ("auto", "norms"):
+                for what in ("losses", "end"):
+                    one, other = rank["sharded"]["unrecorded"][what], rank["sharded"][how][what]
+                    assert all(
+                        torch.equal(*map(torch.as_tensor, p)) for p in zip(one, other, strict=True)
+                    )
+
+    @pytest.mark.parametrize("how", ["auto", "norms"])
+    def test_every_step_is_recorded_with_the_norm_of_the_whole_gradient(self, ranks, how):
+        seen = ranks[0]["sharded"][how]
+        gathered, whole = seen["gathered"], flat(seen["gradients"])
+        assert gathered.n_steps == len(whole)
+        assert_array_equal(seen["history"].loss, seen["losses"])
+        assert_allclose(gathered.gradient_norm, np.linalg.norm(whole, axis=1), rtol=1e-12)
+        paths = whole.reshape(2, 3, -1).mean(axis=1)
+        assert_allclose(gathered.path_gradient_norm, np.linalg.norm(paths, axis=1), rtol=1e-12)
+        assert_allclose(gathered[-1].path_gradient[0], paths[-1], rtol=1e-10, atol=1e-15)
+
+    def test_whole_gradients_and_weights_are_put_together(self, ranks):
+        seen = ranks[0]["sharded"]["auto"]
+        assert_array_equal(seen["gathered"].gradient, flat(seen["gradients"]))
+        assert_array_equal(seen["gathered"].weights, flat(seen["weights"]))
+        width = seen["gathered"].gradient.shape[1]
+        assert seen["history"].gradient.shape[1] < width  # a rank has its shards only
+        assert sum(rank["sharded"]["auto"]["history"].gradient.shape[1] for rank in ranks) == width
+
+
+def flat(steps):
+    return np.array([torch.cat([part.flatten() for part in parts]).numpy() for parts in steps])
+
+
 class TestGathering:
     def test_only_the_first_rank_gets_a_history(self, ranks):
         for run in (*KEPT, "norms", "none"):
@@ -268,7 +341,8 @@ class TestGathering:
 
     def test_losses_are_weighted_by_the_sizes_of_the_ranks_batches(self, ranks):
         gathered, histories = self.of(ranks, "plain")
-        assert_array_equal(gathered.n_samples, [12 + 6] * 6)
+        assert_array_equal(gathered.denominator, [12 + 6] * 6)
+        assert_array_equal(gathered.n_samples, [6 + 3] * 6)
         # The loss of both batches as one, at the weights both ranks have.
         for k, weights in enumerate(histories[0].weights):
             both = {
@@ -302,11 +376,12 @@ class TestGathering:
         for found, history in zip(gathered.ranks, histories, strict=True):
             assert_array_equal(found.local_gradient_norm, history.local_gradient_norm)
 
-    def test_sums_are_added_up(self, ranks):
+    def test_of_sums_the_mean_over_the_ranks_is_that_whose_gradient_is_averaged(self, ranks):
         gathered, histories = self.of(ranks, "sums")
-        assert_allclose(gathered.loss, histories[0].loss + histories[1].loss, rtol=1e-14)
-        assert_array_equal(gathered.n_samples, [12 + 6] * 6)
-        means = (gathered.loss / gathered.n_samples).reshape(2, 3).mean(1)
+        total = histories[0].loss + histories[1].loss
+        assert_allclose(gathered.loss, total / 2, rtol=1e-14)
+        assert_array_equal(gathered.denominator, [12 + 6] * 6)
+        means = (total / 18).reshape(2, 3).mean(1)
         assert_allclose(gathered.running_loss, means, rtol=1e-10)
 
     @pytest.mark.parametrize(
@@ -326,7 +401,7 @@ class TestGathering:
         assert len(loaded.ranks) == N_RANKS
         pairs = [(loaded, gathered), *zip(loaded.ranks, gathered.ranks, strict=True)]
         for found, expected in pairs:
-            for name in ("loss", "n_samples", "epoch", "step_size", "skipped", "running_loss"):
+            for name in ("loss", "denominator", "epoch", "step_size", "skipped", "running_loss"):
                 assert_array_equal(getattr(found, name), getattr(expected, name))
             for name in ("gradients", "local_gradients"):
                 one, other = getattr(found, name), getattr(expected, name)
@@ -382,7 +457,7 @@ print(sorted(imported() - before))
     def test_its_history_is_the_gathered_one_and_has_no_local_gradients(self):
         model = torch.nn.Linear(2, 1)
         optimizer, criterion = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.MSELoss()
-        with record(optimizer, criterion) as recorder:
+        with record(optimizer, criterion, steps_per_epoch=1) as recorder:
             criterion(model(torch.ones(5, 2)), torch.zeros(5, 1)).backward()
             optimizer.step()
         assert_array_equal(recorder.gather().loss, recorder.history.loss)

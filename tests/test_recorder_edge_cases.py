@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sgd_analysis import record
+from sgd_analysis._denominators import denominator_of
 
 # Most of these loops look at steps only.
 pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
@@ -435,6 +437,30 @@ class TestParameters:
                 assert history.gradient.dtype == expected
                 assert_array_equal(history.gradient, seen)
 
+    def test_a_model_made_double_in_the_middle_is_recorded_so_from_there_on(
+        self, model, criterion, sgd
+    ):
+        with record(sgd, criterion) as recorder:
+            _, single = train(model, criterion, sgd, batches(2))
+            model.double()
+            data = [(inputs.double(), targets.double()) for inputs, targets in batches(2, seed=3)]
+            _, double = train(model, criterion, sgd, data)
+        gradient = recorder.history.gradient
+        assert gradient.dtype == np.float64
+        assert_array_equal(gradient[:2], np.array(single, dtype=float))
+        assert_array_equal(gradient[2:], double)
+
+    @pytest.mark.parametrize("gradients", ["auto", "norms"])
+    def test_norms_of_gradients_whose_squares_overflow(self, gradients):
+        weight = nn.Parameter(torch.zeros(2))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        with record(optimizer, gradients=gradients, steps_per_epoch=1) as recorder:
+            (1e20 * weight).sum().backward()
+            recorder.observe(1.0, 1)
+            optimizer.step()
+        assert_allclose(recorder.history.gradient_norm, [np.sqrt(2) * 1e20], rtol=1e-6)
+        assert_allclose(recorder.history.path_gradient_norm, [np.sqrt(2) * 1e20], rtol=1e-6)
+
     def test_complex_ones(self):
         weight = nn.Parameter(torch.tensor([1 + 2j, 3 - 1j]))
         optimizer = torch.optim.SGD([weight], lr=0.1)
@@ -692,6 +718,47 @@ class TestReductions:
         assert_allclose(recorder.history.batch_loss, [sum(losses) / 15], rtol=1e-12)
 
 
+def classes(generator, *shape):
+    return torch.randint(3, shape, generator=generator)
+
+
+def numbers(generator, *shape):
+    return torch.rand(shape, generator=generator) + 0.1
+
+
+def signs(generator, *shape):
+    return torch.randint(2, shape, generator=generator) * 2.0 - 1
+
+
+# For each of torch's losses that can sum what it averages: its arguments, and its settings.
+LOSSES = {
+    "MSELoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4))],
+    "L1Loss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4))],
+    "SmoothL1Loss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4))],
+    "HuberLoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4))],
+    "BCELoss": lambda g: [(numbers(g, 6, 4) / 2, numbers(g, 6, 4) / 2)],
+    "BCEWithLogitsLoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4))],
+    "SoftMarginLoss": lambda g: [(numbers(g, 6, 4), signs(g, 6, 4))],
+    "HingeEmbeddingLoss": lambda g: [(numbers(g, 6, 4), signs(g, 6, 4))],
+    "PoissonNLLLoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4))],
+    "GaussianNLLLoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4), numbers(g, 6, 1))],
+    "KLDivLoss": lambda g: [(numbers(g, 6, 4).log(), numbers(g, 6, 4))],
+    "MarginRankingLoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4), signs(g, 6, 4))],
+    "CosineEmbeddingLoss": lambda g: [(numbers(g, 6, 4), numbers(g, 6, 4), signs(g, 6))],
+    "TripletMarginLoss": lambda g: [tuple(numbers(g, 6, 2, 4) for _ in range(3))],
+    "TripletMarginWithDistanceLoss": lambda g: [tuple(numbers(g, 6, 4) for _ in range(3))],
+    "MultiMarginLoss": lambda g: [(numbers(g, 6, 3), classes(g, 6))],
+    "MultiLabelMarginLoss": lambda g: [(numbers(g, 6, 3), classes(g, 6, 3))],
+    "MultiLabelSoftMarginLoss": lambda g: [(numbers(g, 6, 3), (signs(g, 6, 3) + 1) / 2)],
+    "CrossEntropyLoss": lambda g: [(numbers(g, 6, 3, 2), classes(g, 6, 2)), {"ignore_index": 1}],
+    "NLLLoss": lambda g: [(-numbers(g, 6, 3), classes(g, 6)), {"ignore_index": 1}],
+    "LinearCrossEntropyLoss": lambda g: [
+        (numbers(g, 6, 5), classes(g, 6)),
+        {"in_features": 5, "num_classes": 3, "ignore_index": 1},
+    ],
+}
+
+
 class TestDenominators:
     """The denominator is what makes the size-weighted mean of batch losses that of all samples."""
 
@@ -769,6 +836,42 @@ class TestDenominators:
             n_samples=count,
             samples=[15, 6],
         )
+
+    @pytest.mark.parametrize("shapes", [[(6, 4)] * 3, [(6, 4), (1, 4), (6, 1)]])
+    def test_of_margins_between_pairs_it_counts_each(self, shapes):
+        first, second = (nn.Parameter(torch.randn(shape)) for shape in shapes[:2])
+        criterion, optimizer = nn.MarginRankingLoss(), torch.optim.SGD([first, second], 0.1)
+        with record(optimizer, criterion) as recorder:
+            criterion(first, second, torch.ones(shapes[2])).backward()
+            optimizer.step()
+        assert_array_equal(recorder.history.denominator, [24])
+        assert_array_equal(recorder.history.n_samples, [6])
+
+    @pytest.mark.filterwarnings("ignore:.*divides the total loss by both")
+    @pytest.mark.parametrize("name", sorted(LOSSES))
+    def test_it_is_the_sum_over_the_mean_of_every_loss_of_torch(self, name):
+        if not hasattr(nn, name):
+            pytest.skip(f"this torch has no {name}")
+        generator = torch.Generator().manual_seed(0)
+        arguments, *settings = LOSSES[name](generator)
+        settings = settings[0] if settings else {}
+        losses = {}
+        for reduction in ("mean", "sum"):
+            torch.manual_seed(0)  # of the losses that have weights
+            losses[reduction] = getattr(nn, name)(reduction=reduction, **settings)
+        mean, total = (losses[how](*arguments).item() for how in ("mean", "sum"))
+        assert denominator_of(losses["mean"])(*arguments) == pytest.approx(total / mean, rel=1e-5)
+
+    def test_of_targets_ignored_by_a_loss_with_a_layer_of_its_own_it_leaves_them_out(self):
+        if not hasattr(nn, "LinearCrossEntropyLoss"):
+            pytest.skip("this torch has no LinearCrossEntropyLoss")
+        criterion = nn.LinearCrossEntropyLoss(3, 4, ignore_index=-100)
+        optimizer = torch.optim.SGD(criterion.parameters(), 0.1)
+        with record(optimizer, criterion) as recorder:
+            criterion(torch.randn(6, 3), torch.tensor([0, -100, 1, -100, 2, -100])).backward()
+            optimizer.step()
+        assert_array_equal(recorder.history.denominator, [3])
+        assert_array_equal(recorder.history.n_samples, [6])
 
     def test_a_function_that_fails_leaves_nan_and_is_reported(self, model, criterion, sgd):
         recorder = record(sgd, criterion, n_samples=lambda predictions: 1)
@@ -858,6 +961,54 @@ class TestCompile:
             losses, _ = train(model, compiled, sgd, batches(3))
         assert_array_equal(recorder.history.loss, losses)
 
+    @pytest.mark.filterwarnings("ignore")  # torch's own, from the imports of its compiler
+    @pytest.mark.parametrize("what", ["step of the optimizer", "whole step"])
+    def test_a_step_that_is_compiled_and_cannot_be_seen_is_reported(
+        self, model, criterion, sgd, what
+    ):
+        recorder = record(sgd, criterion)
+        step = torch.compile(sgd.step, backend="eager")
+
+        def whole(inputs, targets):
+            loss = criterion(model(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter.sub_(0.1 * gradient)
+
+        for batch in batches(3):
+            if what == "whole step":
+                torch.compile(whole, backend="eager")(*batch)
+            else:
+                sgd.zero_grad()
+                backward(model, criterion, batch)
+                step()
+        if recorder.history.n_steps:  # the compiler has left the hooks in
+            assert recorder.history.n_steps == 3
+            return
+        with pytest.warns(UserWarning, match=r"no step of the optimizer.*compile"):
+            recorder.close()
+
+    def test_a_scripted_criterion_takes_no_hooks_and_is_refused_with_a_way_out(self, model, sgd):
+        class Criterion(nn.Module):
+            def forward(self, predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                return (predictions - targets).square().mean()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that scripting is a thing of the past
+            scripted = torch.jit.script(Criterion())
+        with pytest.raises(TypeError, match=r"takes no hooks.*recorder\.observe"):
+            record(sgd, scripted)
+        assert not sgd._optimizer_step_pre_hooks
+        with record(sgd) as recorder:
+            for inputs, targets in batches(2):
+                sgd.zero_grad()
+                loss = scripted(model(inputs), targets)
+                recorder.observe(loss, len(inputs))
+                loss.backward()
+                sgd.step()
+        assert_array_equal(recorder.history.n_samples, [5, 5])
+
     def test_a_criterion_inside_compiled_code_is_reported(self, model, criterion, sgd):
         compiled = torch.compile(lambda x, y: criterion(model(x), y), backend="eager")
 
@@ -942,6 +1093,46 @@ class TestMemory:
             _ = history.gradient
         with pytest.raises(ValueError, match=r"path_gradient was kept for the first 10 of these"):
             _ = history.path_gradient
+
+    @pytest.mark.parametrize("weights", [False, True])
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+    def test_it_stays_within_its_memory_while_it_grows(self, weights):
+        code = rf"""
+import re, torch
+from sgd_analysis import record
+weight = torch.nn.Parameter(torch.zeros(250_000))
+optimizer = torch.optim.SGD([weight], lr=0.1)
+
+def peak_after(n_steps, memory):
+    with record(optimizer, steps_per_epoch=10, memory=memory, weights={weights}) as recorder:
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            weight.sum().backward()
+            recorder.observe(1.0, 1)
+            optimizer.step()
+    # Unlike ru_maxrss, not that of the process this one was forked from.
+    return int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1])
+
+bare = peak_after(10, 4 << 20)
+print((peak_after(150, 100 << 20) - bare) / (100 << 10))
+"""
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+        )
+        # Besides the vectors: a block of them, the sum of an epoch, and what the allocator keeps.
+        assert 0.8 < float(result.stdout) < 1.15
+
+    def test_what_is_kept_when_parameters_change_is_copied_only_if_there_is_room(
+        self, model, criterion, sgd
+    ):
+        recorder = record(sgd, criterion, memory=21 * 4 * 16)
+        train(model, criterion, sgd, batches(9))
+        model.double()
+        data = [(inputs.double(), targets.double()) for inputs, targets in batches(3)]
+        train(model, criterion, sgd, data)
+        with pytest.warns(UserWarning, match="kept for the first 9 steps"):
+            recorder.close()
+        assert recorder.history.gradients.kept.shape == (9, 21)
 
     def test_the_epoch_of_the_changeover_has_its_path_gradient(self, model, criterion, sgd):
         recorder = record(sgd, criterion, steps_per_epoch=6, memory=21 * 4 * 8)

@@ -919,7 +919,8 @@ def test_a_batch_counts_for_as_much_as_its_criterion_divides_by():
     inputs, targets = torch.randn(50, 3, generator=rng), torch.randn(50, 2, generator=rng)
     problem = FiniteSum(torch.nn.Linear(3, 2), torch.nn.MSELoss(), inputs, targets)
     run = train(problem, step_size=0.1, batch_size=8, max_epochs=2)
-    assert_array_equal(run.history[0].n_samples, [16] * 6 + [4])
+    assert_array_equal(run.history[0].denominator, [16] * 6 + [4])
+    assert_array_equal(run.history[0].n_samples, [8] * 6 + [2])
     data = list(zip(inputs.split(8), targets.split(8), strict=True))
     gap = loss_gap(run.history[-1], survey(run.model, problem.criterion, data))
     parts = gap.weighting + gap.drift + gap.mode

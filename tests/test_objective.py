@@ -1,0 +1,522 @@
+"""A step's loss is its objective: what `backward()` was called on, if the step uses its gradient.
+
+Each loop prints the function whose gradient it takes; the recorder must have the same number.
+"""
+
+import gc
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
+
+from sgd_analysis import record
+
+pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
+
+
+def network(n_outputs=1, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, n_outputs))
+
+
+class Loop:
+    """A model, its optimizer, and batches; `printed` is what each step's gradient belongs to."""
+
+    def __init__(self, criterion=None, lr=0.1, optimizer=torch.optim.SGD):
+        self.model = network()
+        self.criterion = criterion or nn.MSELoss()
+        self.optimizer = optimizer(self.model.parameters(), lr=lr)
+        self.generator = torch.Generator().manual_seed(1)
+        self.printed = []
+
+    def batch(self, size=10):
+        shape = torch.randn(size, 3, generator=self.generator)
+        return shape, torch.randn(size, 1, generator=self.generator)
+
+    def loss(self, inputs, targets):
+        return self.criterion(self.model(inputs), targets)
+
+    def step(self, *losses):
+        """Make a step of which these are the objective, together."""
+        self.optimizer.step()
+        self.printed.append(sum(loss.item() for loss in losses))
+
+    def record(self, *criteria, **settings):
+        return record(self.optimizer, *(criteria or (self.criterion,)), **settings)
+
+    def gradient(self):
+        return torch.cat([p.grad.flatten() for p in self.model.parameters()]).numpy()
+
+
+def plain(loop, **given):
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    loss = loop.loss(inputs, targets)
+    loss.backward(**given)
+    loop.step(loss)
+
+
+def with_unequal_micro_batches(loop):
+    loop.optimizer.zero_grad()
+    losses = [loop.loss(*loop.batch(size)) / 2 for size in (9, 1)]
+    for loss in losses:
+        loss.backward()
+    loop.step(*losses)
+
+
+def undivided(loop):
+    loop.optimizer.zero_grad()
+    losses = [loop.loss(*loop.batch(size)) for size in (3, 3, 3, 1)]
+    for loss in losses:
+        loss.backward()
+    loop.step(*losses)
+
+
+def with_a_penalty(loop):
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    loss = loop.loss(inputs, targets) + 0.1 * loop.model[0].weight.abs().sum()
+    loss.backward()
+    loop.step(loss)
+
+
+def mixed_up(loop):
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    predictions = loop.model(inputs)
+    kept, other = (loop.criterion(predictions, t) for t in (targets, targets.flip(0)))
+    loss = 0.7 * kept + 0.3 * other
+    loss.backward()
+    loop.step(loss)
+
+
+def with_a_penalty_in_a_second_pass(loop):
+    inputs, targets = loop.batch()
+    inputs.requires_grad_()
+    loop.optimizer.zero_grad()
+    loss = loop.loss(inputs, targets)
+    loss.backward()
+    predicted = loop.model(inputs).sum()
+    (slope,) = torch.autograd.grad(predicted, inputs, create_graph=True)
+    penalty = 0.1 * (slope.norm(dim=1) - 1).square().mean()
+    penalty.backward()
+    loop.step(loss, penalty)
+
+
+def printed_root(loop):
+    """What is printed is computed with a gradient, and descended is another loss."""
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    predictions = loop.model(inputs)
+    loop.criterion(predictions, targets).sqrt()
+    loss = (predictions - targets).abs().mean()
+    loss.backward()
+    loop.step(loss)
+
+
+def detached(loop):
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    predictions = loop.model(inputs)
+    loop.criterion(predictions, targets).detach()
+    loss = predictions.square().mean()
+    loss.backward()
+    loop.step(loss)
+
+
+def from_a_vector(loop):
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    losses = (loop.model(inputs) - targets).square().flatten()
+    weights = torch.linspace(0, 0.1, 10)
+    losses.backward(weights)
+    loop.step(losses.detach() @ weights)
+
+
+def by_the_function_of_autograd(loop):
+    from torch.autograd import backward  # bound before anyone stands in for it
+
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    losses = [loop.loss(inputs, targets), loop.model[0].weight.square().sum()]
+    backward(losses)
+    loop.step(*losses)
+
+
+def through_a_checkpoint(loop):
+    inputs, targets = loop.batch()
+    loop.optimizer.zero_grad()
+    hidden = torch.utils.checkpoint.checkpoint(
+        loop.model[:2], inputs.requires_grad_(), use_reentrant=len(loop.printed) % 2 == 0
+    )
+    loss = loop.criterion(loop.model[2](hidden), targets)
+    loss.backward()
+    loop.step(loss)
+
+
+def with_a_skipped_batch(loop):
+    """Its gradients are replaced by zeros, as a loop does that finds them not finite."""
+    loss = loop.loss(*loop.batch(3))
+    loss.backward()
+    for parameter in loop.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    loss = loop.loss(*loop.batch())
+    loss.backward()
+    loop.step(loss)
+    loop.optimizer.zero_grad()
+
+
+def with_a_skipped_batch_zeroed_by_data(loop):
+    for _ in range(2):
+        for parameter in loop.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.data.zero_()
+        loss = loop.loss(*loop.batch())
+        loss.backward()
+    loop.step(loss)
+
+
+EXACT = [
+    plain,
+    with_a_penalty,
+    printed_root,
+    detached,
+    through_a_checkpoint,
+    with_a_skipped_batch,
+]
+ADDED_UP = [  # by the loop in single precision, or by the recorder in double
+    with_unequal_micro_batches,
+    undivided,
+    mixed_up,
+    with_a_penalty_in_a_second_pass,
+    from_a_vector,
+    by_the_function_of_autograd,
+]
+
+
+def named(loop):
+    return loop.__name__
+
+
+@pytest.mark.parametrize("with_criterion", [True, False])
+@pytest.mark.parametrize("step", EXACT + ADDED_UP, ids=named)
+def test_the_loss_is_that_whose_gradient_the_step_takes(step, with_criterion):
+    loop = Loop()
+    recorder = record(loop.optimizer, *([loop.criterion] if with_criterion else []))
+    for k in range(6):
+        (step if k != 4 else plain)(loop)  # a loop that does another thing for once
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the number of samples of")
+        recorder.close()
+    rtol = 0 if step in EXACT else 1e-6
+    assert_allclose(recorder.history.loss, loop.printed, rtol=rtol)
+    assert_array_equal(recorder.history.objective, recorder.history.loss)
+
+
+@pytest.mark.parametrize(
+    ("step", "size"),
+    [(with_unequal_micro_batches, 10), (undivided, 10), (with_a_penalty, 10), (mixed_up, 10),
+     (with_a_penalty_in_a_second_pass, 10), (with_a_skipped_batch, 10)],
+    ids=lambda value: named(value) if callable(value) else str(value),
+)  # fmt: skip
+def test_the_number_of_samples_is_that_of_the_batch(step, size):
+    loop = Loop()
+    with loop.record() as recorder:
+        for _ in range(3):
+            step(loop)
+    assert_array_equal(recorder.history.n_samples, [size] * 3)
+
+
+def test_several_skips_in_one_step_are_told_from_a_pass_without_a_gradient():
+    loop = Loop()
+    with loop.record() as recorder:
+        undivided(loop)  # from here on the recorder knows that passes come in groups
+        loop.optimizer.zero_grad()
+        with_a_skipped_batch_zeroed_by_data(loop)
+        with_a_skipped_batch_zeroed_by_data(loop)
+    assert_allclose(recorder.history.loss, loop.printed, rtol=1e-6)
+    assert_array_equal(recorder.history.n_samples, [10, 10, 10])
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_micro_batch_whose_gradient_is_exactly_zero_counts(set_to_none):
+    loop = Loop(nn.HingeEmbeddingLoss())
+    with loop.record() as recorder:
+        for _ in range(3):
+            loop.optimizer.zero_grad(set_to_none=set_to_none)
+            flat = torch.full((3, 1), -1.0)  # beyond the margin, where the hinge is flat
+            zero = loop.criterion(loop.model(torch.zeros(3, 3)) + 10, flat) / 2
+            zero.backward()
+            steep = loop.criterion(loop.model(torch.ones(3, 3)), torch.ones(3, 1)) / 2
+            steep.backward()
+            loop.step(zero, steep)
+    assert_array_equal(recorder.history.loss, loop.printed)
+    assert_array_equal(recorder.history.n_samples, [6] * 3)
+
+
+@pytest.mark.parametrize("empty", ["no samples", "all ignored"])
+def test_a_micro_batch_of_no_samples_weighs_nothing(empty):
+    model = nn.Linear(3, 4)
+    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1)
+    inputs, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])
+    nothing = (inputs[:0], targets[:0]) if empty == "no samples" else (inputs, targets * 0 - 100)
+    with record(optimizer, criterion, steps_per_epoch=2) as recorder:
+        for order in (1, -1):
+            optimizer.zero_grad()
+            for x, y in ((inputs, targets), nothing)[::order]:
+                loss = criterion(model(x), y)
+                loss.backward()
+                if len(y) and y[0] >= 0:
+                    printed = loss.item()
+            optimizer.step()
+    history = recorder.history
+    assert history.loss[1] == printed
+    assert_array_equal(history.denominator, [5, 5])
+    assert np.isfinite(history.running_loss).all()
+
+
+def test_an_epoch_with_a_step_of_no_samples_has_a_running_loss():
+    model = nn.Linear(3, 4)
+    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1)
+    with record(optimizer, criterion, steps_per_epoch=2) as recorder:
+        for y in (torch.tensor([0, 1]), torch.tensor([-100, -100])):
+            optimizer.zero_grad()
+            criterion(model(torch.ones(2, 3)), y).backward()
+            optimizer.step()
+    history = recorder.history
+    assert_array_equal(history.denominator, [2, 0])
+    assert_array_equal(history.running_loss, history.loss[:1])
+
+
+class TestSums:
+    """A criterion that sums, and a loop that divides, or does not."""
+
+    @pytest.mark.parametrize("gradients", ["auto", "norms"])
+    @pytest.mark.parametrize("divided", [True, False])
+    @pytest.mark.parametrize("penalty", [0.0, 0.1])
+    def test_a_division_in_the_loop_is_not_made_twice(self, gradients, divided, penalty):
+        loop, mean = Loop(nn.MSELoss(reduction="sum")), nn.MSELoss()
+        seen, means = [], []
+        with loop.record(steps_per_epoch=3, gradients=gradients) as recorder:
+            for size in (5, 5, 2):
+                inputs, targets = loop.batch(size)
+                loop.optimizer.zero_grad()
+                means.append(mean(loop.model(inputs), targets).item())
+                loss = loop.loss(inputs, targets) / (size if divided else 1)
+                loss = loss + penalty * loop.model[0].weight.square().sum()
+                loss.backward()
+                seen.append(loop.gradient().astype(float) * (size if divided else 1))
+                loop.step(loss)
+        history = recorder.history
+        assert_array_equal(history.loss, loop.printed)
+        assert_array_equal(history.denominator, [5, 5, 2])
+        path = np.sum(seen, axis=0) / 12
+        assert_allclose(history.path_gradient_norm, [np.linalg.norm(path)], rtol=1e-5)
+        assert_allclose(history[-1].path_gradient, [path], rtol=1e-4, atol=1e-7)
+        if not penalty:
+            assert_allclose(history.batch_loss, means, rtol=1e-5)
+            expected = np.average(means, weights=[5, 5, 2])
+            assert_allclose(history.running_loss, [expected], rtol=1e-5)
+
+    def test_a_scaler_does_not_change_that(self):
+        loop = Loop(nn.MSELoss(reduction="sum"))
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        with loop.record(steps_per_epoch=2) as recorder:
+            for _ in range(2):
+                loop.optimizer.zero_grad()
+                loss = loop.loss(*loop.batch()) / 10
+                scaler.scale(loss).backward()
+                scaler.step(loop.optimizer)
+                scaler.update()
+                loop.printed.append(loss.item())
+        assert_array_equal(recorder.history.loss, loop.printed)
+        assert_allclose(recorder.history.divisor, [1, 1])
+
+
+@pytest.mark.parametrize("then", ["alone", "divided", "added up", "in a list"])
+def test_the_factor_of_a_scaler_is_removed(then):
+    loop = Loop()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with loop.record() as recorder:
+        for _ in range(3):
+            loop.optimizer.zero_grad()
+            losses = [loop.loss(*loop.batch()) for _ in range(2)]
+            if then == "alone":
+                root, printed = scaler.scale(losses[0]), losses[:1]
+            elif then == "divided":
+                root, printed = scaler.scale(losses[0]) / 2, [losses[0] / 2]
+            elif then == "added up":
+                root, printed = scaler.scale(losses[0]) + scaler.scale(losses[1]), losses
+            else:
+                root, printed = scaler.scale(losses), losses
+            torch.autograd.backward(root)
+            scaler.step(loop.optimizer)
+            scaler.update()
+            loop.printed.append(sum(loss.item() for loss in printed))
+    assert_allclose(recorder.history.loss, loop.printed, rtol=1e-6)
+
+
+class TestAdversaries:
+    def run(self, n=4):
+        """A GAN as its tutorial has it, and what it prints."""
+        generator, discriminator = network(3, seed=1), network(seed=2)
+        criterion, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(5, 1), torch.zeros(5, 1)
+        of_g = torch.optim.Adam(generator.parameters())
+        of_d = torch.optim.Adam(discriminator.parameters())
+        printed = {"g": [], "d": []}
+        with record(of_g, criterion) as g, record(of_d, criterion) as d:
+            for k in range(n):
+                real = torch.randn(5, 3, generator=torch.Generator().manual_seed(k))
+                discriminator.zero_grad()
+                real_loss = criterion(discriminator(real), ones)
+                real_loss.backward()
+                fake = generator(real.flip(0))
+                fake_loss = criterion(discriminator(fake.detach()), zeros)
+                fake_loss.backward()
+                of_d.step()
+                generator.zero_grad()
+                loss = criterion(discriminator(fake), ones)
+                loss.backward()
+                of_g.step()
+                printed["d"].append(real_loss.item() + fake_loss.item())
+                printed["g"].append(loss.item())
+        return g.history, d.history, printed
+
+    def test_each_recorder_has_what_the_script_prints(self):
+        g, d, printed = self.run()
+        assert_allclose(d.loss, printed["d"], rtol=1e-12)
+        assert_array_equal(g.loss, printed["g"])
+        assert_array_equal(g.n_samples, [5] * 4)
+
+
+class TestWhatTheCriteriaSay:
+    def test_is_recorded_where_it_is_asked_for(self):
+        loop = Loop()
+        with loop.record(loss="criteria", steps_per_epoch=2) as recorder:
+            said = []
+            for _ in range(2):
+                loop.optimizer.zero_grad()
+                losses = [loop.loss(*loop.batch(size)) for size in (9, 1)]
+                whole = [loss / 2 + 0.1 * loop.model[0].weight.abs().sum() for loss in losses]
+                for loss in whole:
+                    loss.backward()
+                said.append(np.average([loss.item() for loss in losses], weights=[9, 1]))
+                loop.step(*whole)
+        assert_allclose(recorder.history.loss, said, rtol=1e-12)
+        assert_allclose(recorder.history.objective, loop.printed, rtol=1e-12)
+
+    def test_of_sums_it_is_the_mean(self):
+        loop = Loop(nn.MSELoss(reduction="sum"))
+        with loop.record(loss="criteria", steps_per_epoch=1) as recorder:
+            loss = loop.loss(*loop.batch())
+            (loss / 7).backward()
+            loop.step(loss / 7)
+        assert_allclose(recorder.history.loss, [loss.item() / 10], rtol=1e-12)
+        assert_allclose(recorder.history.running_loss, [loss.item() / 10], rtol=1e-12)
+
+    def test_needs_a_criterion(self):
+        with pytest.raises(ValueError, match=r'"criteria" together with at least one.*0 criteria'):
+            record(Loop().optimizer, loss="criteria")
+        with pytest.raises(ValueError, match=r"loss must be .*got 'criterion'"):
+            Loop().record(loss="criterion")
+
+
+class TestTheModelAsACriterion:
+    """Given by mistake: the loss is right, and the criterion beside it tells the size."""
+
+    @pytest.mark.parametrize("with_criterion", [True, False])
+    def test_it_is_never_taken_for_the_loss(self, with_criterion):
+        loop = Loop()
+        criteria = (loop.model, loop.criterion) if with_criterion else (loop.model,)
+        with loop.record(*criteria) as recorder:
+            for _ in range(3):
+                plain(loop)
+        assert_array_equal(recorder.history.loss, loop.printed)
+        assert_array_equal(recorder.history.n_samples, [10] * 3)
+
+
+@pytest.mark.parametrize("wrong", [None, "ten", float("nan"), -1, 0, True, float("inf")])
+def test_what_a_function_returns_that_is_no_number_of_samples_is_told(wrong):
+    loop = Loop()
+    recorder = loop.record(n_samples=lambda predictions, targets: wrong)
+    plain(loop)
+    with pytest.warns(UserWarning, match=rf"samples of a batch is not known.*{wrong!r}"):
+        recorder.close()
+    assert_array_equal(recorder.history.loss, loop.printed)
+    assert np.isnan(recorder.history.n_samples).all()
+
+
+class TestStandingInForTorch:
+    @pytest.fixture(autouse=True)
+    def alone(self):
+        gc.collect()  # the recorders that other tests have left open
+
+    def test_the_last_recorder_that_leaves_puts_torchs_own_functions_back(self):
+        before = torch.autograd._engine_run_backward, torch.amp.GradScaler.scale
+        loop = Loop()
+        with loop.record(), loop.record():
+            assert torch.autograd._engine_run_backward is not before[0]
+        assert (torch.autograd._engine_run_backward, torch.amp.GradScaler.scale) == before
+
+    def test_a_recorder_that_is_not_closed_keeps_nothing_alive(self):
+        before = torch.autograd._engine_run_backward
+        loop = Loop()
+        model = weakref.ref(loop.model)
+        loop.record()
+        plain(loop)
+        del loop
+        gc.collect()
+        assert model() is None
+        assert torch.autograd._engine_run_backward is before
+
+    def test_who_stands_in_meanwhile_stays(self, monkeypatch):
+        loop, calls = Loop(), []
+        recorder = loop.record()
+        ours = torch.autograd._engine_run_backward
+        monkeypatch.setattr(
+            torch.autograd,
+            "_engine_run_backward",
+            lambda *args, **kwargs: calls.append(None) or ours(*args, **kwargs),
+        )
+        plain(loop)
+        recorder.close()
+        plain(loop)
+        assert len(calls) == 2
+        assert_array_equal(recorder.history.loss, loop.printed[:1])
+
+    def test_a_pass_that_raises_leaves_no_trace(self):
+        loop = Loop()
+        with loop.record() as recorder:
+            inputs, targets = loop.batch(3)
+            loss = loop.loss(inputs, targets)
+            loss.register_hook(lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                loss.backward()
+            plain(loop)
+        assert_array_equal(recorder.history.loss, loop.printed)
+        assert_array_equal(recorder.history.n_samples, [10])
+
+    def test_evaluations_that_are_never_differentiated_keep_no_graph_alive(self):
+        class Seen(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.kept = kept = nn.Module()
+                alive.append(weakref.ref(kept))
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx, gradient):
+                return gradient
+
+        alive, loop = [], Loop()
+        with loop.record():
+            for _ in range(5):
+                loop.criterion(Seen.apply(loop.model(torch.ones(2, 3))), torch.ones(2, 1))
+            gc.collect()
+            assert not any(one() for one in alive)
+            plain(loop)
