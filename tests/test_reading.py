@@ -35,8 +35,13 @@ from tests.contents import CHAPTERS, LISTED, ROOT
 GENERATED = ["genindex", "prf-prf", "search"]
 
 STUMBLING_BLOCKS = (ROOT / "tests/reading.js").read_text(encoding="utf-8")
+HIDDEN = """(elements) => elements.filter((element) => !element.checkVisibility({
+    contentVisibilityAuto: true, opacityProperty: true, visibilityProperty: true,
+}) || element.getBoundingClientRect().height === 0).map((element) => element.outerHTML)"""
 AXE_OPTIONS = {
     "resultTypes": ["violations"],
+    # axe-core would read the style sheets once more, and look for what they import beside the page.
+    "preload": False,
     # Who speaks to a button says what is written on it; axe-core checks this on request only.
     "rules": {"label-content-name-mismatch": {"enabled": True}},
 }
@@ -99,6 +104,14 @@ class Reader:
         """Ask for dark colours, as a device does in the evening, and wait until they are there."""
         self.tab.emulate_media(color_scheme="dark")
         self.tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+
+    def folded_on_paper(self) -> list[str]:
+        """What a print of the open page would lack."""
+        self.tab.emulate_media(media="print")
+        folded = self.tab.locator(".solution section > *, details > :not(summary)")
+        found: list[str] = folded.evaluate_all(HIDDEN)
+        self.tab.emulate_media(media="screen")
+        return found
 
     def stumbling_blocks(self) -> dict[str, list[str]]:
         """What is wrong with the open page, by kind, all its folds open."""
@@ -172,7 +185,9 @@ def visits(reading: Reading) -> Callable[[str], list[Visit]]:
         for view in OPENED:
             with reading(view) as reader:
                 reader.open(page)
-                yield look(page, reader, view)
+                on_paper = reader.folded_on_paper()  # before all folds are opened
+                by_day = look(page, reader, view)
+                yield replace(by_day, found=by_day.found | {"folded on paper": on_paper})
                 reader.let_night_fall()
                 yield look(page, reader, replace(view, colours="dark"))
 
@@ -345,15 +360,6 @@ def test_folded_solutions_open_and_close_by_keyboard_alone(reading: Reading, pag
             expect(content).to_be_hidden()
 
 
-HIDDEN = """(elements) => elements.filter((element) => !element.checkVisibility({
-    contentVisibilityAuto: true, opacityProperty: true, visibilityProperty: true,
-}) || element.getBoundingClientRect().height === 0).map((element) => element.outerHTML)"""
-
-
 @each_page
-def test_on_paper_nothing_is_folded(reading: Reading, page: str) -> None:
-    with reading(View()) as reader:
-        tab = reader.open(page)
-        tab.emulate_media(media="print")
-        folded = tab.locator(".solution section > *, details > :not(summary)")
-        assert not folded.evaluate_all(HIDDEN)
+def test_on_paper_nothing_is_folded(found: Places) -> None:
+    assert not found("folded on paper")
