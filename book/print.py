@@ -134,6 +134,8 @@ def main() -> None:
     target = root / "_build/html" / NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(document)
+    with (root / "_build/.doctrees/written-html").open("a", encoding="utf-8") as journal:
+        journal.write(f"{NAME}\n")  # so that the next build knows whose it is
     print(f"printed: {target.relative_to(root)}, {len(document) / 2**20:.1f} MiB")
 
 

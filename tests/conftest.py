@@ -9,11 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.small_books import build
+
+# With more threads, those of tiny operations wait for each other most of the time, and all the more
+# where tests run side by side. Set the variable to try another number.
+if "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+    torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")

@@ -177,7 +177,7 @@ NOTEBOOKS = {
     "raising": FRONT_MATTER + CELL.format(source="numerator = 1\nnumerator / 0"),
     "warning": FRONT_MATTER + CELL.format(source="import warnings\n\nwarnings.warn('look here')"),
     "slow": FRONT_MATTER.replace("---\n\n", "execution:\n  timeout: 1\n---\n\n")
-    + CELL.format(source="import time\n\ntime.sleep(30)"),
+    + CELL.format(source="import threading\n\nthreading.Event().wait()"),
     "prose": "# No code\n\nNothing runs here.\n",
 }
 

@@ -87,6 +87,25 @@ def renew(root: Path) -> None:
     contents.write_text(contents.read_text("utf-8").replace("- file: book/extra\n", ""), "utf-8")
 
 
+FOREIGN = (".git/HEAD", "CNAME", "_static/own.css", "_sources/book/own.whl", "book/own/page.html")
+
+
+def add_foreign_files(root: Path) -> None:
+    """Put files into the output folder as whoever publishes the book from there does."""
+    for name in FOREIGN:
+        path = root / "_build/html" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not written by a build", "utf-8")
+
+
+def take_foreign_files(root: Path) -> None:
+    """Take these files away; they must be as they were."""
+    for name in FOREIGN:
+        path = root / "_build/html" / name
+        assert path.read_text("utf-8") == "not written by a build", name
+        path.unlink()
+
+
 HALT = """\
 import os
 import signal
@@ -149,9 +168,13 @@ def test_a_rebuild_gives_what_a_build_from_nothing_gives(
 ) -> None:
     root = old()
     renew(root)
+    add_foreign_files(root)
     result = build(root)
     assert result.returncode == 0, result.stdout
     assert "0 added, 2 changed, 1 removed" in result.stdout
+    take_foreign_files(
+        root
+    )  # these were all removed once, a repository with its history among them
     assert digests(root) == new
 
 
@@ -182,8 +205,10 @@ def test_a_build_killed_at_any_point_is_made_good_by_the_next(
     root = old()
     renew(root)
     assert build(root, {"HALT_AT": at}).returncode == -signal.SIGKILL
+    add_foreign_files(root)
     result = build(root)
     assert result.returncode == 0, result.stdout
+    take_foreign_files(root)
     assert digests(root) == new
 
 

@@ -278,7 +278,7 @@ def run_as_a_reader(site: Path, folder: Path, page: str) -> nbformat.NotebookNod
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(library))
         patch.setenv("JUPYTER_PATH", str(ROOT / "book/_ext"))  # no warnings, no progress bars
-        NotebookClient(notebook, timeout=200, **settings).execute()
+        NotebookClient(notebook, timeout=None, **settings).execute()
     assert notebook.cells[-1].outputs[0].text.split() == [
         str(library / "sgd_analysis/__init__.py"),
         "False",

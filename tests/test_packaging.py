@@ -75,10 +75,10 @@ def test_ci_takes_the_two_commands_from_the_readme():
     build, test = readme_commands().stdout.splitlines()
     for command in (build, test):
         assert f"\n```sh\n{command}\n```\n" in README
-        assert command.startswith("python3 -m venv .venv && ")
+        assert command.startswith("python3 .ci/python && python3 -m venv .venv && ")
         assert " -m pip install -r requirements.txt && " in command
     assert build.endswith(".venv/bin/jupyter-book build . -W -n --keep-going")
-    assert test.endswith(".venv/bin/python -m pytest")
+    assert test.endswith(".venv/bin/python -m pytest -n 2 --dist loadfile")
 
 
 BUILD = "```sh\njupyter-book build . -W -n --keep-going\n```\n"
@@ -131,6 +131,38 @@ def test_ci_refuses_a_readme_without_exactly_two_commands(readme, complaint, tmp
     assert result.returncode != 0
     assert not result.stdout
     assert complaint in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"),
+    [
+        ((2, 7, 18), "Python 3.11 or newer is needed, and this is Python 2.7: "),
+        ((3, 10, 14), "Python 3.11 or newer is needed, and this is Python 3.10: "),
+        ((3, 11, 0), ""),
+        ((3, 14, 0), ""),
+    ],
+)
+def test_an_older_python_is_told_what_is_needed_in_a_sentence(version, complaint):
+    # pip stopped at a dependency, with a list of versions.
+    code = f"import sys; sys.version_info = {version}; exec(open('.ci/python').read())"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr.startswith(complaint)
+    assert len(result.stderr.splitlines()) == result.returncode == bool(complaint)
+
+
+def test_the_readme_and_the_package_need_the_same_python():
+    needed = PROJECT["requires-python"].removeprefix(">=")
+    assert f"NEEDED = ({needed.replace('.', ', ')})\n" in (ROOT / ".ci/python").read_text("utf-8")
+    assert f"With Python {needed} or newer" in README
+    assert SETTINGS["tool"]["ruff"]["target-version"] == f"py{needed.replace('.', '')}"
+    assert SETTINGS["tool"]["mypy"]["python_version"] == needed
+
+
+def test_ci_turns_off_the_vector_instructions_as_the_readme_says():
+    found = re.search(r'^without_vectors="(.+)"$', CI, re.M)
+    assert found
+    assert f"\n{found[1]}\n" in README
+    assert '"$without_vectors .venv/bin/python -m pytest ' in CI
 
 
 def test_pre_commit_and_github_run_what_ci_runs():

@@ -11,7 +11,15 @@ import pypdf
 import pytest
 
 from tests.contents import LISTED, ROOT
-from tests.small_books import CELL, FIGURE, FRONT_MATTER, MEASURE, build, make_book
+from tests.small_books import (
+    CELL,
+    FIGURE,
+    FRONT_MATTER,
+    MEASURE,
+    build,
+    make_book,
+    write_package,
+)
 
 NAME = "stochastic-gradient-descent-measured.pdf"
 
@@ -48,6 +56,7 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Printed:
+    site: Path
     output: str
     pdf: Any  # pypdf.PdfReader
     text: str
@@ -71,7 +80,7 @@ def print_book(root: Path) -> Printed:
 def read(site: Path, output: str = "") -> Printed:
     pdf = pypdf.PdfReader(site / NAME)
     text = "\n".join(page.extract_text() for page in pdf.pages)
-    return Printed(output, pdf, text, " ".join(text.split()))
+    return Printed(site, output, pdf, text, " ".join(text.split()))
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +161,15 @@ def test_the_file_has_tags_for_screen_readers(printed: Printed) -> None:
     assert catalog["/MarkInfo"]["/Marked"]
     assert catalog["/Lang"] == "en"
     assert printed.pdf.metadata.title == "Stochastic gradient descent, measured"
+
+
+def test_a_rebuild_removes_the_file_of_the_book_as_it_was(printed: Printed) -> None:
+    root = printed.site.parents[1]
+    assert (printed.site / NAME).exists()
+    write_package(root, value=42)
+    result = build(root)
+    assert result.returncode == 0, result.stdout
+    assert not (printed.site / NAME).exists()
 
 
 # The whole book

@@ -36,7 +36,7 @@ dist.init_process_group(
     init_method=f"file://{folder}/rendezvous",
     rank=rank,
     world_size=2,
-    timeout=datetime.timedelta(seconds=30),
+    timeout=datetime.timedelta(minutes=10),
 )
 
 batch_size = [6, 3][rank]  # a global mean of the losses has to weight them
@@ -199,7 +199,7 @@ def ranks(tmp_path_factory):
         for rank in range(N_RANKS)
     ]
     try:
-        outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=600)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
@@ -450,7 +450,7 @@ assert recorder.history.n_epochs == 1
 print(sorted(imported() - before))
 """
         found = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
         )
         assert found.stdout == "[]\n"
 

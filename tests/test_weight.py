@@ -142,7 +142,9 @@ def opened(maths: Path, browser: Browser) -> dict[str, Any]:
         page.evaluate("() => MathJax.startup.promise")
         page.hover("mjx-container")
         page.click("mjx-container", button="right")
-        page.wait_for_timeout(500)
+        page.evaluate(
+            "() => new Promise((shown) => requestAnimationFrame(() => setTimeout(shown)))"
+        )
         count = "selector => document.querySelectorAll(selector).length"
         selectors = ("mjx-container", "mjx-merror", "mjx-assistive-mml math", "[tabindex] mjx-math")
         return {selector: page.evaluate(count, selector) for selector in selectors} | {

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from book_rebuild import executed_notebook
+from book_rebuild import executed_notebook, written
 from book_weight import tidy_svg
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
@@ -143,14 +143,12 @@ def write_notebook(
 
 def build_wheel(root: Path, folder: Path) -> Path:
     """Build the package's wheel, the same bytes from the same source."""
-    for old in folder.glob("*.whl"):
-        old.unlink()
     return Path(next(WheelBuilder(str(root)).build(directory=str(folder), versions=["standard"])))
 
 
-def pack(folder: Path, archive: Path) -> None:
-    """Put all that lies in the folder and is no Markdown into one archive, with no date."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+def pack(folder: Path, archive: Path, built: set[Path]) -> None:
+    """Put all that was built into the folder and is no Markdown into one archive, with no date."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path in built)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for path in paths:
             if path.suffix != ".md" and path != archive:
@@ -171,7 +169,7 @@ def offer_package(app: Sphinx, exception: Exception | None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / "book" / name, target)
     build_wheel(root, folder)
-    pack(folder, Path(app.outdir, "_sources", NOTEBOOKS))
+    pack(folder, Path(app.outdir, "_sources", NOTEBOOKS), written(app))
 
 
 def built_file(

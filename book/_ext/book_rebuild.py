@@ -3,7 +3,8 @@
 Sphinx reads, and so executes, a page again when its text changes. A page also depends on the
 package it runs, on the files beside it, on the libraries installed, and on the last build having
 come to its end. Which pages quote, link to or list which others is a longer story, and one page is
-written in a third of a second: so all are written again, into an empty folder, if any was read.
+written in a third of a second: so all are written again if any was read, after what earlier builds
+wrote has been removed. What others have put into the output folder (a `.git`, a `CNAME`) stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +63,48 @@ def site(app: Sphinx) -> Path:
     return Path(app.doctreedir, f"site-{Path(app.outdir).name}")
 
 
+def journal(app: Sphinx) -> Path:
+    """Names each file that was written to the output folder, relative to it: one a line."""
+    return Path(app.doctreedir, f"written-{Path(app.outdir).name}")
+
+
+def written(app: Sphinx) -> set[Path]:
+    """Return what this build and those before it wrote; a killed one, too."""
+    path = journal(app)
+    names = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return {Path(app.outdir, name) for name in names if name}
+
+
+def keep_journal(app: Sphinx) -> None:
+    """Write down the name of each file of the output folder before it is opened for writing."""
+    folder = os.path.join(os.path.abspath(app.outdir), "")
+    names = open(journal(app), "a", encoding="utf-8", buffering=1)  # a line at a time
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set(mode) & set("wax+")
+            writes = writes and not isinstance(path, int)
+        elif writes := event == "os.rename":
+            path = arguments[1]
+        if writes:
+            full = os.path.abspath(os.fsdecode(path))
+            if full.startswith(folder):
+                names.write(Path(full[len(folder) :]).as_posix() + "\n")
+
+    sys.addaudithook(note)
+
+
+def remove_what_was_written(app: Sphinx) -> None:
+    for path in written(app):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+        with suppress(OSError):  # as soon as a folder holds something else, or is not there
+            for folder in path.relative_to(app.outdir).parents:
+                Path(app.outdir, folder).rmdir()
+    journal(app).write_text("", encoding="utf-8")
+
+
 def begin(app: Sphinx, config: Config) -> None:
     """Read everything again if the last reading was interrupted or had warnings.
 
@@ -70,6 +114,7 @@ def begin(app: Sphinx, config: Config) -> None:
         Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
     reading(app).parent.mkdir(parents=True, exist_ok=True)
     reading(app).touch()
+    keep_journal(app)
 
 
 def forget_all_pages(app: Sphinx) -> None:
@@ -86,15 +131,11 @@ def forget_page(app: Sphinx, env: BuildEnvironment, page: str) -> None:
 
 
 def pages_to_write(app: Sphinx, env: BuildEnvironment) -> Iterable[str]:
-    """Name all pages, and empty their folder, unless the site there is whole and up to date."""
+    """Name all pages, and remove the old ones, unless the site there is whole and up to date."""
     if app.builder.format != "html" or (is_whole(app) and not [*app.builder.get_outdated_docs()]):
         return []
     site(app).unlink(missing_ok=True)
-    for path in Path(app.outdir).iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    remove_what_was_written(app)
     return sorted(env.found_docs)
 
 

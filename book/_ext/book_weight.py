@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from book_rebuild import written
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
@@ -78,10 +79,11 @@ def loaded(site: Path) -> Iterator[Path]:
 
 def prune(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        static, kept = Path(app.outdir, "_static"), set(loaded(Path(app.outdir)))
+        static = Path(app.outdir, "_static")
+        needless = written(app) - set(loaded(Path(app.outdir)))
         for folder, _, names in os.walk(static, topdown=False):
             for path in (Path(folder, name) for name in names):
-                if path not in kept:
+                if path in needless:
                     path.unlink()
             if not os.listdir(folder):
                 os.rmdir(folder)
