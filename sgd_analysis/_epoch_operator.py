@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgd_analysis._many_digits import BEARABLE, affine_maps, digits_needed
-from sgd_analysis._validation import instance_of, positive_number, read_only, weight_vectors
+from sgd_analysis._validation import (
+    instance_of,
+    integer_between,
+    positive_number,
+    read_only,
+    room_for,
+    weight_vectors,
+)
 from sgd_analysis.problems import LeastSquares
 
 
@@ -164,7 +171,11 @@ class EpochOperator:
 
 
 def epoch_operator(
-    problem: LeastSquares, step_size: float, batches: Iterable[ArrayLike]
+    problem: LeastSquares,
+    step_size: float,
+    batches: Iterable[ArrayLike],
+    *,
+    memory: int = 4 << 30,
 ) -> EpochOperator:
     r"""Return the affine map that one epoch of plain SGD in a fixed order is, without running it.
 
@@ -183,6 +194,8 @@ def epoch_operator(
         batches: index arrays, one a batch, in the order in which they are visited, as
             `batches(indices, batch_size)` gives them. They may differ in length, and need not be
             a partition of the samples: a there-and-back order names each sample twice.
+        memory: about how many bytes the matrices of all m steps may take, of which each is as
+            large as the rank of the features visited.
 
     Returns:
         The operator, with `matrix` (d, d) and `offset` (d,).
@@ -190,7 +203,8 @@ def epoch_operator(
     Raises:
         TypeError: if problem is not a LeastSquares, or step_size not a number.
         ValueError: if step_size is not positive and finite, or so large that the epoch overflows;
-            if there is no batch; or if one is empty or names a sample that does not exist.
+            if there is no batch; if one is empty or names a sample that does not exist; or if
+            more memory is needed.
 
     Example:
         >>> from sgd_analysis import batches
@@ -202,7 +216,7 @@ def epoch_operator(
         array([2., 1.])
     """
     eta = positive_number("step_size", step_size)
-    visits = Visits(problem, batches)
+    visits = Visits(problem, batches, integer_between("memory", memory, 1))
     with np.errstate(over="ignore", invalid="ignore"):
         affine, removed = visits.affine_maps(eta)
     if not np.isfinite(affine).all():
@@ -218,13 +232,14 @@ class Visits:
     The centre is the minimiser over the samples visited. Around it nothing large cancels.
     """
 
-    def __init__(self, problem: LeastSquares, batches: Iterable[ArrayLike]) -> None:
+    def __init__(
+        self, problem: LeastSquares, batches: Iterable[ArrayLike], memory: int = 4 << 30
+    ) -> None:
         instance_of("problem", problem, LeastSquares, "the only kind with closed forms")
-        visits = [np.asarray(batch) for batch in batches]
+        visits = problem._checked(batches)
         if not visits:
             raise ValueError("batches must hold at least one batch, got none")
-        hessians = problem.batch_hessians(visits)
-        self._problem, self._indices = problem, visits
+        self._problem, self._indices, self._memory = problem, visits, memory
         index, sizes = np.concatenate(visits), np.array([len(batch) for batch in visits])
         visited = np.unique(index)
         seen = problem
@@ -232,9 +247,11 @@ class Visits:
             seen = LeastSquares(problem.features[visited], problem._float64_targets[visited])
         self.centre = seen.minimiser
         self.basis = seen.eigenvectors[:, seen.eigenvalues > 0]
-        self.hessians = self.basis.T @ hessians @ self.basis
+        self._require_room(self.basis.shape[1])
+        rows = problem.features @ self.basis
+        self.hessians = np.array([2 / len(b) * rows[b].T @ rows[b] for b in visits])
         residuals = problem.features @ self.centre - problem._float64_targets
-        each = 2 * residuals[index, None] * (problem.features[index] @ self.basis)
+        each = 2 * residuals[index, None] * rows[index]
         firsts = np.cumsum(sizes) - sizes
         self.gradients = np.add.reduceat(each, firsts, axis=0) / sizes[:, None]
 
@@ -242,6 +259,7 @@ class Visits:
         """Return `EpochOperator.affine` and `EpochOperator.removed`, inf where they overflow."""
         digits = digits_needed(step_size, self.hessians)
         if digits is not None:
+            self._require_room(len(self.basis))
             affine, removed = affine_maps(
                 self._problem, step_size, self._indices, self.centre, digits
             )
@@ -258,3 +276,9 @@ class Visits:
             affine[k + 1, :, -1] -= step_size * self.gradients[k]
             removed += step[:, :-1]  # summed up: I − M would cancel for a small η
         return affine, removed
+
+    def _require_room(self, size: int) -> None:
+        m = len(self._indices)
+        what = f"the epoch must be of fewer batches, or of fewer weights, than {m} and {size}"
+        # Hessians, their copy while eigenvalues are sought, and the maps after each step.
+        room_for(what, (3 * m + 1) * size * (size + 1), self._memory)

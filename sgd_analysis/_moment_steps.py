@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sgd_analysis._disjoint_batches import epoch_noise, kron, through_disjoint
 from sgd_analysis._second_moment import StepMoments, homogeneous, on_symmetric, symmetric_basis
+from sgd_analysis._validation import room_for
 from sgd_analysis.problems import LeastSquares
 
 
@@ -113,6 +114,11 @@ class MomentSteps:
         """
         left, right = self.rows
         n_samples, k = left.shape
+        room_for(
+            f"features and samples must be fewer than {k - 1} and {n_samples} for a reshuffled "
+            "order: each sample has a second moment of each pair with each pair of weights",
+            4 * n_samples * k**4,
+        )
         mean_step = np.eye(k) - self.step_size * self.samples.mean
         deviation = -self.step_size * (2 * left[:, :, None] * right[:, None, :] - self.samples.mean)
         linear = kron(deviation, mean_step) + kron(mean_step, deviation)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sgd_analysis._validation import instance_of, integer_between, positive_number
+from sgd_analysis._validation import instance_of, integer_between, positive_number, room_for
 from sgd_analysis.problems import LeastSquares
 
 
@@ -150,6 +150,11 @@ class StepMoments:
             ValueError: if they overflow.
         """
         n_samples, n = left.shape
+        room_for(
+            f"features must have fewer independent columns than {n}: there are second moments of "
+            "each pair with each pair of them",
+            3 * n**4 + 2 * n_samples * n**2,
+        )
         with np.errstate(over="ignore", invalid="ignore"):
             lefts, rights = (
                 (rows[:, :, None] * rows[:, None, :]).reshape(n_samples, n * n)
@@ -160,6 +165,12 @@ class StepMoments:
             raise ValueError(
                 "features and targets must be small enough for their fourth powers to be finite: "
                 "rescale them"
+            )
+        largest = np.abs(left).max(initial=0)
+        if 0 < largest and largest**4 < np.finfo(np.float64).tiny:
+            raise ValueError(
+                "features must be large enough for their fourth powers to have all digits, got "
+                f"values up to {largest:g}: rescale them"
             )
         return moments
 

@@ -3,6 +3,7 @@
 import math
 import operator
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,9 +66,10 @@ def weight_vectors(name: str, value: ArrayLike, n_parameters: int) -> NDArray[np
     """Return `value` as float64, or raise unless its last axis holds `n_parameters` weights.
 
     Raises:
+        TypeError: if it does not hold real numbers.
         ValueError: if the shape is another.
     """
-    weights = np.asarray(value, dtype=np.float64)
+    weights = float_array(name, value)
     if weights.ndim == 0 or weights.shape[-1] != n_parameters:
         raise ValueError(
             f"{name} must have shape (..., {n_parameters}), one weight a parameter on the last "
@@ -80,11 +82,10 @@ def finite_vector(name: str, value: ArrayLike | Tensor, n_parameters: int) -> ND
     """Return a copy of `value` as float64, or raise unless it is one finite vector of weights.
 
     Raises:
+        TypeError: if it does not hold real numbers.
         ValueError: if the shape is another, or a value is not finite.
     """
-    if isinstance(value, Tensor):
-        value = as_array(value)
-    vector = np.array(value, dtype=np.float64)
+    vector = float_array(name, value)
     if vector.shape != (n_parameters,):
         raise ValueError(
             f"{name} must have shape ({n_parameters},), one weight a parameter, got {vector.shape}"
@@ -94,22 +95,63 @@ def finite_vector(name: str, value: ArrayLike | Tensor, n_parameters: int) -> ND
     return vector
 
 
+def float_array(name: str, value: ArrayLike | Tensor) -> NDArray[np.float64]:
+    """Return a copy of `value` as float64, or raise if numpy would drop a part of it in silence.
+
+    Raises:
+        TypeError: if it does not hold numbers, or complex ones, or is not dense.
+        ValueError: if some of its values are masked, or the rows differ in length.
+    """
+    if isinstance(value, Tensor):
+        value = as_array(_dense(name, value.detach()).resolve_neg())
+    array = _unmasked(name, value)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} must be real, got {array.dtype}")
+    # Python's own fractions and long integers are objects to numpy, and so is None.
+    if array.dtype.kind in "biuf" or all(isinstance(number, Real) for number in array.flat):
+        return array.astype(np.float64)
+    raise TypeError(f"{name} must hold numbers, got an array of dtype {array.dtype}")
+
+
+def sample_indices(given: object) -> Tensor | None:
+    """Return `given` as int64, or None unless it is a vector of whole numbers, not of booleans."""
+    if np.ma.is_masked(given):
+        return None
+    try:
+        vector = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    whole = not (vector.is_floating_point() or vector.is_complex() or vector.dtype == torch.bool)
+    return vector.long() if whole and vector.ndim == 1 and not vector.is_sparse else None
+
+
+def room_for(what: str, n_numbers: float, memory: int = 4 << 30) -> None:
+    """Raise unless so many float64 numbers fit: better than to be ended by the machine.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if 8 * n_numbers > memory:
+        raise ValueError(
+            f"{what}, which would take about {8 * n_numbers / 1e9:.2g} GB, more than the "
+            f"{memory / 1e9:.2g} GB that are allowed"
+        )
+
+
 def samples(name: str, values: ArrayLike | Tensor) -> Tensor:
     """Return `values` as a tensor without a graph, or raise unless it holds real, finite samples.
 
     A tensor keeps its memory; everything else is copied.
 
     Raises:
-        TypeError: if the values are no numbers, or complex.
-        ValueError: if there is no sample, a value is not finite, or the rows differ in length.
+        TypeError: if the values are no numbers, or complex, or a tensor is not dense.
+        ValueError: if there is no sample, a value is not finite or masked, or the rows differ in
+            length.
     """
     if isinstance(values, Tensor):
-        tensor = values.detach()
+        tensor = _dense(name, values.detach())
     else:
-        try:
-            array = np.array(values)
-        except ValueError:
-            raise ValueError(f"{name} must have rows of the same length, got ragged ones") from None
+        array = _unmasked(name, values)
         if array.dtype.kind not in "biufc":
             raise TypeError(f"{name} must hold numbers, got an array of dtype {array.dtype}")
         tensor = torch.from_numpy(array)
@@ -124,6 +166,35 @@ def samples(name: str, values: ArrayLike | Tensor) -> Tensor:
         n_bad = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} must be finite, got {n_bad} nan or infinite values: remove them")
     return tensor
+
+
+def _dense(name: str, tensor: Tensor) -> Tensor:
+    """Return the tensor.
+
+    Raises:
+        TypeError: if it is sparse or nested.
+    """
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "a nested tensor" if tensor.is_nested else f"a tensor of layout {tensor.layout}"
+        raise TypeError(f"{name} must be dense, got {kind}: call its to_dense() first")
+    return tensor
+
+
+def _unmasked(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Return a copy of the values as an array.
+
+    Raises:
+        ValueError: if some of them are masked, or the rows differ in length.
+    """
+    parts = values if isinstance(values, (list, tuple)) else [values]
+    if any(np.ma.is_masked(part) for part in parts):
+        raise ValueError(
+            f"{name} must have a value everywhere, got masked ones: leave them out, or fill them in"
+        )
+    try:
+        return np.array(values)
+    except ValueError:
+        raise ValueError(f"{name} must have rows of the same length, got ragged ones") from None
 
 
 def as_array(tensor: Tensor) -> NDArray[np.floating]:

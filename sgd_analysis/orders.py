@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from sgd_analysis._validation import integer_between
+from sgd_analysis._validation import integer_between, sample_indices
 
 Order: TypeAlias = Callable[[int, int, Generator], Iterator[Tensor]]
 
@@ -129,15 +130,18 @@ def batches(
         last one is smaller if B does not divide n_indices.
 
     Raises:
-        ValueError: if indices is not a vector, or batch_size is out of range.
+        ValueError: if indices is not a vector of whole numbers, or batch_size is out of range.
 
     Example:
         >>> [batch.tolist() for batch in batches(range(5), 2)]
         [[0, 1], [2, 3], [4]]
     """
-    vector = torch.as_tensor(indices)
-    if vector.ndim != 1:
-        raise ValueError(f"indices must be a vector, got shape {tuple(vector.shape)}")
+    vector = sample_indices(indices)
+    if vector is None:
+        raise ValueError(
+            "indices must be a vector of whole numbers (of a mask, the positions where it is True),"
+            f" got {indices!r:.80}"
+        )
     size = integer_between(
         "batch_size", batch_size, 1, len(vector), meaning="the number of indices"
     )
@@ -188,14 +192,16 @@ def checked_epochs(
     """
     epoch = -1
     for epoch, given in enumerate(order(n_samples, batch_size, generator)):
-        indices = torch.as_tensor(given)
-        vector = indices.ndim == 1 and len(indices) > 0
-        integer = not (indices.is_floating_point() or indices.dtype == torch.bool)
-        if not (vector and integer and 0 <= indices.min() and indices.max() < n_samples):
+        indices = sample_indices(given)
+        named = indices is not None and len(indices) > 0
+        if indices is None or not (named and 0 <= indices.min() and indices.max() < n_samples):
+            kind = f"a {type(given).__name__}"
+            if (dtype := getattr(given, "dtype", None)) is not None:
+                kind += f" of shape {tuple(np.shape(given))}, dtype {dtype}"
             raise ValueError(
-                f"order must yield vectors of indices between 0 and {n_samples - 1}, one an epoch; "
-                f"for epoch {epoch} it gave a tensor of shape {tuple(indices.shape)}, dtype "
-                f"{indices.dtype}: {given!r:.80}"
+                f"order must yield vectors of indices between 0 and {n_samples - 1}, one an epoch "
+                "(of a mask, the positions where it is True); for epoch "
+                f"{epoch} it gave {kind}: {given!r:.80}"
             )
         yield indices
     raise ValueError(f"order must yield without end, it ended after {epoch + 1} epochs")

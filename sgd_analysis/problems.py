@@ -20,6 +20,7 @@ from sgd_analysis._validation import (
     mean_criterion,
     positive_number,
     read_only,
+    sample_indices,
     samples,
     weight_vectors,
 )
@@ -45,10 +46,11 @@ class FiniteSum:
         targets: (n_samples, ...) tensor or array.
 
     Raises:
-        TypeError: if model is not a module, or criterion is not callable.
+        TypeError: if model is not a module, criterion is not callable, or inputs or targets are
+            not dense and real.
         ValueError: if there is no sample, if inputs and targets differ in length, if one of them
-            holds a value that is not finite, if the criterion does not take the plain mean, or if
-            the model has nothing to train.
+            holds a value that is not finite or is masked, if the criterion does not take the
+            plain mean, or if the model has nothing to train.
 
     Example:
         >>> model = torch.nn.Linear(4, 1)
@@ -321,7 +323,9 @@ class LeastSquares(FiniteSum):
         """
         with np.errstate(over="ignore", invalid="ignore"):  # weights of a diverged run
             coordinates = self._eigen_coordinates(w)
-            return np.asarray(self.least_risk + (0.5 * self.eigenvalues * coordinates**2).sum(-1))
+            # Not λ times a square: one of tiny features' coordinates would overflow.
+            moved = np.sqrt(0.5 * self.eigenvalues) * coordinates
+            return np.asarray(self.least_risk + (moved**2).sum(-1))
 
     def full_gradient(self, w: ArrayLike) -> NDArray[np.float64]:
         """Return the gradient ∇F(w), all samples at fixed weights.
@@ -342,11 +346,12 @@ class LeastSquares(FiniteSum):
     def _checked(self, batches: Iterable[ArrayLike | Tensor]) -> list[NDArray[np.integer]]:
         indices = []
         for position, batch in enumerate(batches):
-            index = np.asarray(batch)
-            if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+            vector = sample_indices(batch)
+            if vector is None or not len(vector):
                 raise ValueError(
                     f"batch {position} must be a non-empty vector of sample indices, got {batch!r}"
                 )
+            index = vector.numpy()
             if index.min() < 0 or index.max() >= self.n_samples:
                 raise ValueError(
                     f"batch {position} must hold indices between 0 and {self.n_samples - 1}, got "
@@ -402,6 +407,11 @@ class LeastSquares(FiniteSum):
                 )
         tolerance = singular[0] * max(n_samples, d) * np.finfo(np.float64).eps
         kept = singular > tolerance
+        if (2 / n_samples * singular[kept] ** 2 < np.finfo(np.float64).tiny).any():
+            raise ValueError(
+                "features must be large enough for their squares to have all digits, got values "
+                f"up to {np.abs(self.features).max():g}: rescale them"
+            )
         projections = np.divide(left.T @ targets, singular, out=np.zeros(d), where=kept)
         eigenvalues = np.where(kept, 2 / n_samples * singular**2, 0.0)[::-1]
         largest = np.argmax(np.abs(right), axis=1)

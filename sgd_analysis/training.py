@@ -16,7 +16,7 @@ from sgd_analysis._closed_form import ClosedForm
 from sgd_analysis._plan import Plan, StepSize, check_method, checked_plan, load_weights
 from sgd_analysis._progress import progress_bar
 from sgd_analysis._training_loop import PlainSGD, TrainingLoop
-from sgd_analysis._validation import finite_vector, integer_between
+from sgd_analysis._validation import finite_vector, float_array, integer_between
 from sgd_analysis.history import History
 from sgd_analysis.orders import Order
 from sgd_analysis.problems import FiniteSum, LeastSquares, flat_weights, trainable
@@ -188,7 +188,7 @@ def iterate_average(checkpoints: ArrayLike, *, first: int = 0) -> NDArray[np.flo
         `problem.empirical_risk(...)` of it is the risk of the average, epoch by epoch.
 
     Raises:
-        TypeError: if first is not an integer.
+        TypeError: if checkpoints does not hold real numbers, or first is not an integer.
         ValueError: if checkpoints is not of that shape, or first not a position in it.
 
     Example:
@@ -200,7 +200,7 @@ def iterate_average(checkpoints: ArrayLike, *, first: int = 0) -> NDArray[np.flo
         Polyak, Juditsky. Acceleration of Stochastic Approximation by Averaging. SIAM J. Control
         Optim. 30(4):838–855, 1992.
     """
-    table = np.asarray(checkpoints, dtype=np.float64)
+    table = float_array("checkpoints", checkpoints)
     if table.ndim != 2 or len(table) == 0:
         raise ValueError(
             "checkpoints must be of shape (n, n_parameters), one row of weights an epoch, got "

@@ -6,14 +6,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from torch.utils.data import DataLoader, RandomSampler
 
 from sgd_analysis import (
+    LeastSquares,
     batches,
     cyclic,
+    epoch_operator,
     independent,
     reshuffle,
     shuffle_once,
+    train,
+    train_ensemble,
     with_replacement,
 )
 from sgd_analysis.orders import ORDERS, checked_epochs, known_order
@@ -164,7 +169,9 @@ def test_the_global_random_state_is_left_alone(order):
 @pytest.mark.parametrize(
     ("indices", "batch_size", "message"),
     [
-        ([[0, 1]], 1, r"indices must be a vector, got shape \(1, 2\)"),
+        ([[0, 1]], 1, r"indices must be a vector of whole numbers .*, got \[\[0, 1\]\]"),
+        ([0.0, 1.0], 1, r"indices must be a vector of whole numbers .*, got \[0.0, 1.0\]"),
+        ([True, False], 1, r"whole numbers \(of a mask, the positions where it is True\)"),
         ([0, 1], 3, r"batch_size must be between 1 and 2 \(the number of indices\), got 3"),
         ([0, 1], 0, r"batch_size must be between 1 and 2 \(the number of indices\), got 0"),
     ],
@@ -187,12 +194,19 @@ def ends_early(n_samples, batch_size, generator):
         ("a matrix", [[0, 1]]),
         ("floating", [0.0, 1.0]),
         ("a mask", [True, False, True]),
+        ("a mask in numpy", np.array([True, False, True])),
+        ("a mask in torch", torch.tensor([True, False, True])),
+        ("complex", torch.tensor([0j, 1j])),
+        ("ragged", [[0], [1, 2]]),
+        ("words", ["0", "1"]),
+        ("partly masked", np.ma.masked_equal([0, 1, 2], 1)),
+        ("nothing", None),
     ],
 )
 def test_an_epoch_that_is_not_indices_of_samples_is_refused(epoch, given):
     orders = checked_epochs(lambda n, b, g: iter([[0, 1, 2], given]), 3, 1, torch.Generator())
     assert next(orders).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="indices between 0 and 2, one an epoch; for epoch 1 it"):
+    with pytest.raises(ValueError, match=r"between 0 and 2, one an epoch .*; for epoch 1 it"):
         next(orders)
 
 
@@ -201,3 +215,40 @@ def test_an_order_that_ends_is_refused():
     next(orders)
     with pytest.raises(ValueError, match="without end, it ended after 1 epochs"):
         next(orders)
+
+
+INTEGERS = {
+    "a list": list,
+    "a tuple": tuple,
+    **{f"numpy.{t}": lambda i, t=t: np.array(i, t) for t in ("uint8", "int8", "uint16", "uint64")},
+    **{f"torch.{t}": lambda i, t=t: torch.tensor(i, dtype=getattr(torch, t)) for t in
+       ("uint8", "int8", "int16", "int32", "uint16", "uint32")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("integers", INTEGERS.values(), ids=INTEGERS)
+def test_indices_of_any_integer_type_name_samples(integers):
+    # torch takes uint8 for a mask: an epoch made two steps in place of three.
+    problem = LeastSquares([[1.0], [2.0], [3.0]], [1.0, 1.0, 1.0])
+
+    def own(n_samples, batch_size, generator):
+        while True:
+            yield integers([2, 0, 1])
+
+    def reference(n_samples, batch_size, generator):
+        while True:
+            yield torch.tensor([2, 0, 1])
+
+    settings = dict(step_size=0.01, batch_size=1, max_epochs=2)
+    expected = train(problem, order=reference, **settings)
+    assert expected.steps == 6
+    for gradient in ("autograd", "closed form"):
+        run = train(problem, order=own, gradient=gradient, **settings)
+        assert_allclose(run.history.loss, expected.history.loss, rtol=1e-12)
+        many = train_ensemble(problem, [0], order=own, gradient=gradient, **settings)
+        assert_allclose(many.weights, [expected.weights], rtol=1e-12)
+    assert [b.tolist() for b in batches(integers([2, 0, 1]), 2)] == [[2, 0], [1]]
+    hessians = problem.batch_hessians([integers([2, 0]), integers([1])])
+    assert_allclose(hessians.ravel(), [10, 8])
+    both = epoch_operator(problem, 0.01, [integers([2, 0]), torch.tensor([1])])
+    assert_allclose(both.matrix, [[(1 - 0.1) * (1 - 0.08)]])

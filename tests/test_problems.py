@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import FiniteSum, LeastSquares, quadratic_fit
+from sgd_analysis import (
+    FiniteSum,
+    LeastSquares,
+    epoch_operator,
+    expected_risk,
+    expected_running_loss,
+    gradient_descent_risk,
+    gradient_descent_steps,
+    iterate_average,
+    quadratic_fit,
+    second_moment_operator,
+    train,
+    train_ensemble,
+)
 from tests.problem_strategies import least_squares
 
 
@@ -175,6 +190,45 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"features must be small enough.*1e\+200"):
             LeastSquares([[1e200]], [1.0]).eigenvalues  # noqa: B018  # a property that computes
 
+    @pytest.mark.parametrize("scale", [1e-155, 1e-200, 1e-310])
+    def test_features_whose_squares_underflow(self, scale):
+        # The risk at w = 0 was inf.
+        problem = LeastSquares([[scale], [2 * scale]], [1.0, 1.0])
+        with pytest.raises(ValueError, match=r"features must be large enough.*rescale them"):
+            problem.empirical_risk([0.0])
+
+    def test_small_features_have_the_risk_of_the_same_line_in_another_unit(self):
+        problem = LeastSquares([[1e-150], [2e-150]], [1e7, 1e7])
+        assert_allclose(problem.empirical_risk([[0.0], [1e157]]), [1e14, 5e13], rtol=1e-12)
+
+    def test_second_moments_need_fourth_powers(self):
+        problem = LeastSquares([[1e-100], [2e-100]], [1.0, 1.0])
+        with pytest.raises(ValueError, match=r"fourth powers to have all digits.*rescale"):
+            second_moment_operator(problem, 1e199, 1)
+
+    @pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+    @pytest.mark.parametrize("kind", ["sparse_coo", "sparse_csr", "nested"])
+    def test_data_that_are_not_dense(self, kind):
+        dense = torch.eye(3)
+        data = (
+            torch.nested.nested_tensor([dense, dense])
+            if kind == "nested"
+            else dense.to_sparse(layout=getattr(torch, kind))
+        )
+        with pytest.raises(TypeError, match=rf"features must be dense, got .*{kind}.*to_dense\(\)"):
+            LeastSquares(data, torch.ones(3))
+        with pytest.raises(TypeError, match="inputs must be dense"):
+            FiniteSum(torch.nn.Linear(3, 1), torch.nn.MSELoss(), data, torch.ones(3, 1))
+
+    def test_data_that_are_masked(self):
+        masked = np.ma.masked_equal([[1.0], [2.0]], 2)
+        for features in (masked, [masked[0], masked[1]]):
+            with pytest.raises(ValueError, match="features must have a value everywhere, got mask"):
+                LeastSquares(features, [1.0, 2.0])
+        with pytest.raises(ValueError, match="targets must have a value everywhere"):
+            LeastSquares([[1.0], [2.0]], masked[:, 0])
+        assert LeastSquares(np.ma.array([[1.0]]), [1.0]).n_samples == 1  # none is masked
+
     @pytest.mark.parametrize("method", ["empirical_risk", "full_gradient"])
     def test_weights_of_another_length(self, method):
         with pytest.raises(ValueError, match=r"w must have shape \(\.\.\., 3\).*got shape \(2,\)"):
@@ -210,6 +264,73 @@ class TestRefusals:
             FiniteSum(model, criterion, data.to(torch.complex64), data)
         with pytest.raises(ValueError, match="inputs must hold at least one sample"):
             FiniteSum(model, criterion, torch.ones(0, 1), data)
+
+
+def one_row(w):
+    if isinstance(w, torch.Tensor):
+        return w.unsqueeze(0)
+    return w[None] if isinstance(w, np.ndarray) else [w]
+
+
+LINE = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
+TAKES_WEIGHTS = {
+    "train": lambda w: train(LINE, step_size=0.1, max_epochs=1, start=w).checkpoints[0],
+    "train_ensemble": lambda w: train_ensemble(
+        LINE, [0], step_size=0.1, max_epochs=1, start=w, checkpoints=True
+    ).checkpoints[0, 0],
+    "expected_running_loss": lambda w: expected_running_loss(LINE, 0.1, 1, 1, w),
+    "expected_risk": lambda w: expected_risk(LINE, 0.1, 1, 1, w),
+    "gradient_descent_risk": lambda w: gradient_descent_risk(LINE, 0.1, 2, w),
+    "gradient_descent_steps": lambda w: gradient_descent_steps(LINE, 0.1, 1e-3, start=w),
+    "empirical_risk": lambda w: LINE.empirical_risk(w),
+    "full_gradient": lambda w: LINE.full_gradient(w),
+    "survey": lambda w: LINE.survey(w, [[0, 1]]).loss,
+    "epoch_operator": lambda w: epoch_operator(LINE, 0.1, [[0, 1]])(w),
+    "path": lambda w: epoch_operator(LINE, 0.1, [[0, 1]]).path(w),
+    "true_weights": lambda w: LeastSquares(
+        LINE.features, [1, 2, 3], true_weights=w
+    ).true_weights,
+    "iterate_average": lambda w: iterate_average(one_row(w))[0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", TAKES_WEIGHTS.values(), ids=TAKES_WEIGHTS)
+class TestWeights:
+    @pytest.mark.parametrize("array", [np.array, torch.tensor, list])
+    def test_complex_ones_are_refused(self, function, array):
+        # Their imaginary part was lost.
+        with pytest.raises(TypeError, match=r"must be real, got .*complex"):
+            function(array([1 + 1j, 2.0]))
+
+    def test_masked_ones_are_refused(self, function):
+        # Their mask was lost.
+        with pytest.raises(ValueError, match="must have a value everywhere, got masked ones"):
+            function(np.ma.masked_equal([1.0, 2.0], 2))
+
+    @pytest.mark.parametrize("words", [["1", "2"], np.array(["1", "2"]), [None, 1.0], [{}, 1.0]])
+    def test_words_and_other_things_are_refused(self, function, words):
+        with pytest.raises(TypeError, match="must hold numbers, got an array of dtype"):
+            function(words)
+
+    def test_sparse_ones_are_refused(self, function):
+        with pytest.raises(TypeError, match=r"must be dense, got a tensor of layout torch\.sparse"):
+            function(torch.tensor([1.0, 2.0]).to_sparse())
+
+    @pytest.mark.parametrize(
+        "weights",
+        [
+            torch.tensor([1, 2]),
+            torch.tensor([1.0, 2.0], dtype=torch.bfloat16, requires_grad=True),
+            torch.tensor([1 - 1j, 2 - 2j]).conj().real,
+            -torch.tensor([9 - 1j, 9 - 2j]).conj().imag.neg(),
+            np.ma.array([1.0, 2.0]),
+            (1, 2.0),
+            [Fraction(2, 2), 2],
+            [torch.tensor(1.0), 2],
+        ],
+    )
+    def test_all_other_ways_to_write_them_are_the_same(self, function, weights):
+        assert_allclose(function(weights), function([1.0, 2.0]))
 
 
 def test_integer_data_are_converted_to_the_default_dtype_for_training_alone():

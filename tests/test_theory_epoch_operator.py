@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sgd_analysis import FiniteSum, LeastSquares, batches, epoch_operator, quadratic_fit
+from sgd_analysis import FiniteSum, LeastSquares, batches, epoch_operator, quadratic_fit, train
 from sgd_analysis._epoch_operator import Visits
 from sgd_analysis._many_digits import affine_maps
 from tests.problem_strategies import least_squares, visits
@@ -254,7 +254,30 @@ class TestTheSourceNotebooksProblem:
         assert max(operator.spectral_radius for operator in operators) > 1
 
 
+def test_far_more_weights_than_samples_take_no_more_room_than_the_samples():
+    # Every step's matrix was of d rows: 9 GB for d = 2000 and 300 batches.
+    rng = np.random.default_rng(0)
+    problem = LeastSquares(rng.normal(size=(6, 40)), rng.normal(size=6))
+    order = batches(range(6), 2)
+    operator = epoch_operator(problem, 0.01, order, memory=8 * 10 * 6 * 7)
+    assert operator.hessians.shape == (3, 6, 6)
+    matrix, w = np.eye(40), rng.normal(size=40)
+    for hessian in problem.batch_hessians(order):
+        matrix = matrix - 0.01 * hessian @ matrix
+    assert_allclose(operator.matrix, matrix, atol=1e-12)
+    run = train(problem, step_size=0.01, batch_size=2, order="cyclic", max_epochs=1, start=w)
+    assert_allclose(operator(w), run.weights, rtol=1e-10)
+
+
 class TestRefusals:
+    def test_what_would_need_too_much_memory_is_said_before_it_is_asked_for(self):
+        problem = LeastSquares(np.eye(3), np.ones(3))
+        with pytest.raises(ValueError, match=r"batches, or of fewer weights, than 3 and 3, .*GB"):
+            epoch_operator(problem, 0.1, [[0], [1], [2]], memory=900)
+        assert epoch_operator(problem, 0.1, [[0], [1], [2]], memory=1000).spectral_radius < 1
+        with pytest.raises(ValueError, match="memory must be at least 1, got 0"):
+            epoch_operator(problem, 0.1, [[0]], memory=0)
+
     def test_a_problem_that_is_not_quadratic(self):
         p = quadratic_fit()
         other = FiniteSum(p.model, torch.nn.L1Loss(), p.inputs, p.targets)

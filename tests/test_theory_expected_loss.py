@@ -280,6 +280,18 @@ def test_the_smallest_problems_have_a_prediction(n_samples):
         assert_allclose(predicted[0], running[0], rtol=1e-9)
 
 
+def test_second_moments_of_many_weights_are_refused_before_their_memory_is_asked_for():
+    problem = LeastSquares(np.random.default_rng(0).normal(size=(200, 150)), np.ones(200))
+    for call in (expected_risk, expected_running_loss):
+        with pytest.raises(ValueError, match=r"fewer independent columns than 151.*about 13 GB"):
+            call(problem, 1e-3, 10, 1)
+    with pytest.raises(ValueError, match=r"fewer independent columns than 150.*GB"):
+        mean_square_step_limit(problem, 10)
+    some = LeastSquares(np.random.default_rng(0).normal(size=(2000, 25)), np.ones(2000))
+    with pytest.raises(ValueError, match=r"fewer than 25 and 2000 for a reshuffled.*GB"):
+        expected_risk(some, 1e-3, 10, 1, order="reshuffle")
+
+
 @pytest.mark.parametrize("function", [expected_running_loss, expected_risk])
 class TestRefusals:
     def test_a_problem_that_is_not_quadratic(self, function):
