@@ -211,7 +211,7 @@ class TestSizes:
         history = recorder.history
         with loop():
             found = survey(model, criterion, loader)
-        assert_allclose(found.denominator, history.n_samples, rtol=1e-12)
+        assert_allclose(found.denominator, history.denominator, rtol=1e-12)
         assert_array_equal(found.n_samples, [4] * N_BATCHES + [2])
         assert_allclose(found.loss, history.batch_loss, rtol=1e-12)
         assert_allclose(found.empirical_risk, history.running_loss[0], rtol=1e-12)
