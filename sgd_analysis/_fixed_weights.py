@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from sgd_analysis._denominators import _batch_size, batch_size_of, denominator_of, of_each
-from sgd_analysis._drawing import is_of_torch, watched, would_draw_in_training
+from sgd_analysis._drawing import is_of_torch, watched
 from sgd_analysis._kept_state import KeptState
-from sgd_analysis._random_state import RandomStates, seed_all
+from sgd_analysis._random_state import RandomStates
 from sgd_analysis._validation import as_array
 from sgd_analysis.problems import require_gradient, trainable
 
 Batch: TypeAlias = tuple[Any, Any]
-# Losses, gradients, predictions, targets; over draws also spreads (3, k), see Evaluated.
-_Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any, NDArray[np.float64] | None]
+# Losses, gradients, predictions, targets.
+_Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any]
 _Run: TypeAlias = tuple[list[Any], list[Any], tuple[Tensor, Tensor] | None]  # and both stacked
 
 _WORKSPACE = 32 << 20  # bytes, about, for the batches that are evaluated at once
@@ -58,17 +58,14 @@ class FixedWeights:
         model: nn.Module,
         criterion: Callable[..., Any],
         n_samples: Callable[..., float] | None,
-        *,
-        draws: int = 0,
-        seed: int = 0,
     ) -> None:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module  # the wrapper would wait for the other ranks
         self._whole = _Whole(model, criterion)
         self._given, self._counted = n_samples, denominator_of(criterion)
         self._samples = batch_size_of(criterion)
-        self._takes_sums = getattr(criterion, "reduction", "mean") == "sum"
-        self._modules = list(self._whole.modules())[1:]  # without the whole itself
+        self.takes_sums = getattr(criterion, "reduction", "mean") == "sum"
+        self.modules = list(self._whole.modules())[1:]  # without the whole itself
         named = dict(self._whole.named_parameters())
         # Tied parameters come once, and those of the criterion are no weights.
         weights = {id(parameter) for parameter in trainable(model)}
@@ -77,18 +74,18 @@ class FixedWeights:
         self._copies = {name: self._copy(name) for name in self._originals}
         # Torch's own modules keep nothing from call to call, save in buffers: to look at those
         # of others is enough between two forward passes.
-        own = [module for module in self._modules if is_of_torch(module)]
+        own = [module for module in self.modules if is_of_torch(module)]
         tensors = list(self._originals.values())
         self._kept = KeptState([self._whole], apart_from=tensors)
-        others = [one for one in [self._whole, *self._modules] if one not in set(own)]
+        others = [one for one in [self._whole, *self.modules] if one not in set(own)]
+        self.generators = self._kept.generators
+        self._at_start = self.states()
         self._kept_between = KeptState(others, apart_from=[*tensors, *own])
-        self._is_known = len(others) == 1 and is_of_torch(criterion)
-        self._first: tuple[Any, Any, Tensor] | None = None
-        self._n_forward = 0
-        self._draws, self._seed = draws, seed
-        self._n_drawn = 0
-        self._drawing: set[nn.Module] = set()
-        self._vectorises = not draws
+        self.is_known = len(others) == 1 and is_of_torch(criterion)
+        self.first: tuple[Any, Any, Tensor] | None = None
+        self.n_forward = 0
+        self.drawing: set[nn.Module] = set()  # of the modules, as far as looked for
+        self._vectorises = True
         self._is_tried = False
 
     @property
@@ -114,97 +111,41 @@ class FixedWeights:
             ValueError: if the loss is not one number that depends on the weights, if nobody says
                 how many samples it stands for, or if random numbers were drawn to compute it.
         """
-        before = self._states()
-        found = list(self._over_draws(batches) if self._draws else self._evaluate(batches))
-        if self._states() != before:
+        before = self.states()
+        found = list(self._evaluate(batches))
+        if self.states() != before:
             before.restore()
-            if not self._draws:
-                raise ValueError(self._refusal(*batches[0]))
-        for loss, gradient, predictions, targets, spread in found:
-            denominator, n_samples = self._counts(predictions, targets)
-            mean, rows = as_array(loss).astype(np.float64), as_array(gradient)
-            spread = np.zeros((3, len(mean))) if spread is None else spread
-            if self._takes_sums:
-                with np.errstate(all="ignore"):
-                    mean, spread = mean / denominator, spread / denominator
-                    rows = (rows / denominator[:, None]).astype(rows.dtype)
-            yield Evaluated(mean, denominator, n_samples, rows, *spread)
+            raise ValueError(self._refusal(*batches[0]))
+        for raw in found:
+            yield self.as_means(*raw)
 
-    def noise_is_known(self) -> bool:
-        """Return whether no module is kept from drawing by evaluation mode, as far as seen."""
-        if self._draws or self._first is None:
-            return True  # whoever asks for draws says that the present mode is the one trained in
-        inputs, targets, _ = self._first
-        in_training = dict.fromkeys(self._modules, True)
-        return not would_draw_in_training(
-            self._modules,
-            lambda: self._call(inputs, targets, mode=in_training),
-            self._kept.generators,
-        )
-
-    def couples(self, *, compare: bool) -> bool:
-        """Return whether samples change each other's loss by sharing a batch.
-
-        A batch norm in training mode tells; of modules and criteria that are not torch's own, the
-        loss of a batch is compared with those of its halves, if that is asked for.
-        """
-        norms = [one for one in self._modules if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-        if any(norm.training or norm.running_mean is None for norm in norms):
-            return True
-        if not compare or self._is_known or self._first is None:
-            return False
-        inputs, targets, loss = self._first
-        if not (_n_rows(inputs) == _n_rows(targets) >= 2):
-            return False
-        half = (len(inputs) + 1) // 2
-        parts = [(inputs, targets), *zip(inputs.split(half), targets.split(half), strict=True)]
-        quiet = dict.fromkeys(self._drawing, False)
-        before, means, counts = self._states(), [], []
-        try:
-            for part in parts:
-                seed_all(0, self._kept.generators)
-                found, predictions = self._call(*part, mode=quiet)
-                (count,), _ = self._counts([predictions], [part[1]])
-                means.append(float(found.detach()) / (count if self._takes_sums else 1.0))
-                counts.append(count)
-        except Exception:
-            return True  # nobody knows, and to survey the batches visited is always right
-        finally:
-            before.restore()
-        together = np.average(means[1:], weights=counts[1:]) if sum(counts[1:]) else means[0]
-        return not _are_close(means[0], together, loss)
-
-    def check_repeatable(self) -> None:
-        """Raise if the first batch has by now another loss.
-
-        Raises:
-            ValueError: if it has.
-        """
-        if self._is_known or self._first is None or self._n_forward == 1:
-            return
-        inputs, targets, loss = self._first
-        before = self._states()
-        if self._draws:
-            self._seed_for(0, 0)
-        again = self._call(inputs, targets)[0].detach()
-        before.restore()
-        if not _are_close(float(again), float(loss), loss):
-            raise ValueError(
-                f"the first batch had the loss {float(loss):.6g}, and at the end of the survey "
-                f"{float(again):.6g}, at the same weights: the model or the criterion keeps "
-                "something from call to call (in a global variable or a closure, say), so that a "
-                "batch has no loss of its own; keep it in a buffer or in an attribute of a "
-                "module, which a survey puts back, or leave it out while surveying"
-            )
+    def as_means(
+        self,
+        loss: Tensor,
+        gradient: Tensor,
+        predictions: Any,
+        targets: Any,
+        spread: NDArray[np.float64] | None = None,
+    ) -> Evaluated:
+        """Return what was found of k batches by their samples, spread (3, k) included."""
+        denominator, n_samples = self.counts(predictions, targets)
+        mean, rows = as_array(loss).astype(np.float64), as_array(gradient)
+        spread = np.zeros((3, len(mean))) if spread is None else spread
+        if self.takes_sums:
+            with np.errstate(all="ignore"):
+                mean, spread = mean / denominator, spread / denominator
+                rows = (rows / denominator[:, None]).astype(rows.dtype)
+        return Evaluated(mean, denominator, n_samples, rows, *spread)
 
     def restore(self) -> None:
-        """Undo what forward passes have left in attributes of the modules."""
+        """Undo what forward passes have left in attributes of the modules, and the generators."""
         self._kept.restore()
+        self._at_start.restore()
 
-    def _states(self) -> RandomStates:
-        return RandomStates(self._kept.generators)
+    def states(self) -> RandomStates:
+        return RandomStates(self.generators)
 
-    def _counts(
+    def counts(
         self, predictions: Any, targets: Any
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self._given is not None:
@@ -224,12 +165,18 @@ class FixedWeights:
         denominator = of_each(self._counted, predictions, targets)
         return denominator, of_each(self._samples, predictions, targets)
 
+    def find_drawing(self, inputs: Any, targets: Any) -> None:
+        """Add to `drawing` the modules that draw in the forward pass of a batch."""
+        before = self.states()
+        self.call(inputs, targets, watch=True)
+        before.restore()
+
     def _refusal(self, inputs: Any, targets: Any) -> str:
-        self._find_drawing(inputs, targets)
+        self.find_drawing(inputs, targets)
         names = [
             f"{name.removeprefix('model.')!r}"
             for name, one in self._whole.named_modules()
-            if one in self._drawing and name.startswith("model.")
+            if one in self.drawing and name.startswith("model.")
         ]
         where = f" (in {', '.join(names[:5])})" if names else ""
         return (
@@ -241,59 +188,6 @@ class FixedWeights:
             "one.eval()"
         )
 
-    def _over_draws(self, batches: list[Batch]) -> Iterator[_Raw]:
-        for inputs, targets in batches:
-            loss, gradient, predictions, spread = self._mean_of_draws(inputs, targets)
-            yield loss[None], gradient[None], [predictions], [targets], np.array(spread)[:, None]
-            self._n_drawn += 1
-
-    def _mean_of_draws(
-        self, inputs: Any, targets: Any
-    ) -> tuple[Tensor, Tensor, Any, tuple[float, float, float]]:
-        losses, total = [], torch.zeros(())
-        for draw in range(self._draws):
-            self._seed_for(self._n_drawn, draw)
-            states = self._states() if draw == 0 else None
-            loss, gradient, predictions = self._one(inputs, targets)
-            if (
-                states is not None and self._states() == states
-            ):  # nothing was drawn: all would be the same
-                return loss, gradient, predictions, (0.0, 0.0, 0.0)
-            losses.append(float(loss))
-            double = torch.complex128 if gradient.is_complex() else torch.float64
-            total = total + gradient.to(double)
-        with np.errstate(all="ignore"):
-            noise = np.array(losses) - self._without_noise(inputs, targets)
-            spread = _error(losses), float(noise.mean()), _error(noise)
-        mean = torch.tensor(np.mean(losses), dtype=torch.float64)
-        return mean, (total / self._draws).to(gradient.dtype), predictions, spread
-
-    def _without_noise(self, inputs: Any, targets: Any) -> NDArray[np.float64]:
-        """Return the losses (n_draws,), or (1,), with what draws put in evaluation mode."""
-        for _ in range(2):  # another batch may take another branch, with other modules
-            quiet = dict.fromkeys(self._drawing, False)
-            self._seed_for(self._n_drawn, 0)
-            states = self._states()
-            loss = self._call(inputs, targets, mode=quiet)[0].detach()
-            if self._states() == states:
-                return np.array([float(loss)])
-            self._find_drawing(inputs, targets)
-        losses = []  # it draws in evaluation mode, too
-        for draw in range(self._draws):
-            self._seed_for(self._n_drawn, draw)
-            quiet = dict.fromkeys(self._drawing, False)
-            losses.append(float(self._call(inputs, targets, mode=quiet)[0].detach()))
-        return np.array(losses)
-
-    def _find_drawing(self, inputs: Any, targets: Any) -> None:
-        before = self._states()
-        self._call(inputs, targets, watch=True)
-        before.restore()
-
-    def _seed_for(self, batch: int, draw: int) -> None:
-        sequence = np.random.SeedSequence([self._seed, batch, draw])
-        seed_all(int(sequence.generate_state(1)[0]), self._kept.generators)
-
     def _evaluate(self, batches: list[Batch]) -> Iterator[_Raw]:
         for inputs, targets, stacked in _runs(batches, stack=self._vectorises):
             at_once = None if stacked is None else self._all_at_once(*stacked)
@@ -303,12 +197,12 @@ class FixedWeights:
         if not self._is_tried:
             # By plain automatic differentiation, which finds out what is wrong with a model or a
             # loss, and says so in the usual words.
-            self._one(inputs[0], targets[0])
+            self.one(inputs[0], targets[0])
             self._is_tried = True
         if not self._vectorises:
             return None
         self._kept_between.restore()
-        self._n_forward += 1
+        self.n_forward += 1
         tensors = self._tensors()
         weights = {name: tensors[name].detach() for name in self._weights}
 
@@ -328,18 +222,18 @@ class FixedWeights:
             return None
         if not isinstance(predictions, Tensor):
             return None
-        return loss, gradient, predictions, targets, None
+        return loss, gradient, predictions, targets
 
     def _one_by_one(self, inputs: list[Any], targets: list[Any]) -> _Raw:
-        each = [self._one(*pair) for pair in zip(inputs, targets, strict=True)]
+        each = [self.one(*pair) for pair in zip(inputs, targets, strict=True)]
         losses, gradients, predictions = map(list, zip(*each, strict=True))
-        return torch.stack(losses), torch.stack(gradients), predictions, targets, None
+        return torch.stack(losses), torch.stack(gradients), predictions, targets
 
-    def _one(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor, Any]:
+    def one(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor, Any]:
         tensors = self._tensors()
-        loss, predictions = self._call(inputs, targets)
-        if self._first is None:
-            self._first = inputs, targets, loss.detach()
+        loss, predictions = self.call(inputs, targets)
+        if self.first is None:
+            self.first = inputs, targets, loss.detach()
         require_gradient(loss)
         originals = list(self._weights.values())
         copies = [tensors[name] for name in self._weights]
@@ -356,7 +250,7 @@ class FixedWeights:
         ]
         return loss.detach().reshape(()), _side_by_side(gradients), _detached(predictions)
 
-    def _call(
+    def call(
         self,
         inputs: Any,
         targets: Any,
@@ -370,19 +264,19 @@ class FixedWeights:
             ValueError: if the loss is not one number.
         """
         self._kept_between.restore()
-        self._n_forward += 1
+        self.n_forward += 1
         before = [(module, module.training) for module in mode or ()]
         try:
             for module, training in (mode or {}).items():
                 module.training = training
-            with watched(self._modules if watch else [], self._kept.generators) as drawing:
+            with watched(self.modules if watch else [], self.generators) as drawing:
                 loss, predictions = functional_call(
                     self._whole, dict(self._tensors()), (inputs, targets)
                 )
         finally:
             for module, training in before:
                 module.training = training
-        self._drawing |= drawing
+        self.drawing |= drawing
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
             raise ValueError(
@@ -482,20 +376,6 @@ def _can_be_counted(predictions: Any, targets: Any) -> bool:
     """Return whether a batch's number of samples can be read off what the criterion is given."""
     of = predictions if isinstance(predictions, Tensor) else targets
     return isinstance(of, Tensor) and of.ndim > 0
-
-
-def _n_rows(part: Any) -> int:
-    return len(part) if isinstance(part, Tensor) and part.ndim else 0
-
-
-def _are_close(one: float, other: float, like: Tensor) -> bool:
-    tolerance = torch.finfo(like.dtype).eps ** 0.5
-    return bool(np.isclose(one, other, rtol=tolerance, atol=0, equal_nan=True))
-
-
-def _error(values: NDArray[np.float64] | list[float]) -> float:
-    """Return the standard error of the mean."""
-    return float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def _detached(predictions: Any) -> Any:

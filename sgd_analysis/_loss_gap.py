@@ -64,7 +64,7 @@ def loss_gap(epoch: History, at_end: Survey, *, evaluated: Survey | None = None)
     """Take apart the difference between an epoch's mean batch loss and the global loss at its end.
 
     Where nothing is drawn and no batch norm is in training mode, any batches of the same samples
-    will do. A batch norm needs those that the epoch has visited:
+    will do. A batch norm needs those that the epoch has visited::
 
         visited = list(loader)
         for inputs, targets in visited:

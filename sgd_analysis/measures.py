@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
+from sgd_analysis._draws import Draws
 from sgd_analysis._fixed_weights import FixedWeights
 from sgd_analysis._random_state import undisturbed
 from sgd_analysis._survey import Survey, check_survey, quotient
+from sgd_analysis._survey_checks import check_repeatable, couples, noise_is_known
 from sgd_analysis._tally import Tally
 from sgd_analysis._validation import integer_between
 from sgd_analysis.problems import Criterion, trainable
@@ -92,16 +94,19 @@ def survey(
     n_draws = 0 if draws is None else integer_between("draws", draws, 2)
     seed = integer_between("seed", seed, 0)
     with undisturbed(loader), torch.inference_mode(False), torch.enable_grad():
-        weights = FixedWeights(model, criterion, n_samples, draws=n_draws, seed=seed)
+        weights = FixedWeights(model, criterion, n_samples)
+        over_draws = Draws(weights, n_draws, seed) if n_draws else None
+        evaluate = over_draws.evaluate if over_draws else weights.evaluate
         try:
             for batches in weights.batches(loader):
-                for evaluated in weights.evaluate(batches):
+                for evaluated in evaluate(batches):
                     tally.add(*evaluated)
-            weights.check_repeatable()
+            check_repeatable(weights, seed_for=over_draws.seed_for if over_draws else None)
             reorders = _may_reorder(loader)
             known: dict[str, Any] = {"draws": n_draws, "may_reorder": reorders}
-            known |= {"couples": weights.couples(compare=reorders)}
-            if not weights.noise_is_known():
+            known |= {"couples": couples(weights, compare=reorders)}
+            # Whoever asks for draws says that the present mode is the one trained in.
+            if not (n_draws or noise_is_known(weights)):
                 known |= {"noise": math.nan}
         finally:
             weights.restore()

@@ -77,6 +77,23 @@ class TestNothingChanges:
         assert random_states() == before
         assert_array_equal(found.denominator, [15, 15, 6])
 
+    def test_a_models_own_generator_though_an_interrupt_ends_the_draws(self):
+        class Draws(nn.Linear):
+            n_drawn, held = 0, None
+
+            def forward(self, inputs):
+                Draws.n_drawn += 1
+                if Draws.n_drawn == 3:
+                    raise KeyboardInterrupt
+                return super().forward(inputs) * torch.rand(1, generator=self.held)
+
+        model = built(lambda: Draws(3, 3))
+        model.held = torch.Generator().manual_seed(4)
+        before = model.held.get_state()
+        with pytest.raises(KeyboardInterrupt):
+            survey(model, nn.MSELoss(), small_batches(), draws=8)
+        assert torch.equal(model.held.get_state(), before)
+
     def test_a_loaders_own_generator(self):
         data = TensorDataset(torch.arange(8.0).reshape(8, 1), torch.zeros(8, 1))
 
