@@ -187,7 +187,7 @@ class TestGradients:
 class TestSums:
     def test_losses_that_are_sums_are_divided_by_the_number_of_samples(self, history):
         sums = dataclasses.replace(
-            history, loss=history.loss * history.n_samples, metadata={"reduction": "sum"}
+            history, loss=history.loss * history.denominator, divisor=history.denominator
         )
         assert_allclose(sums.running_loss, history.running_loss)
         assert_allclose(sums.mean_batch_loss, history.mean_batch_loss)
@@ -280,7 +280,7 @@ class TestPandas:
     def test_it_has_a_row_a_step(self, recorded):
         frame = recorded.to_pandas()
         assert list(frame.columns) == [
-            *("loss", "n_samples", "epoch", "skipped", "step_size_0", "step_size_1"),
+            *("loss", "n_samples", "epoch", "denominator", "skipped", "step_size_0", "step_size_1"),
             "gradient_norm",
         ]
         assert frame.index.name == "step"
@@ -487,9 +487,23 @@ while killed(value, at=value):
         with pytest.raises(ValueError, match="did not write"):
             History.load(tmp_path / "run.npz")
 
+    def test_a_file_of_version_1_has_its_denominators_in_n_samples(self, history, tmp_path):
+        def older(description, arrays):
+            description["version"] = 1
+            description["history"]["metadata"] = {"reduction": "sum"}
+            description["arrays"].remove("denominator")
+            arrays["loss"] = arrays["loss"] * arrays["n_samples"]
+            del arrays["denominator"]
+
+        self.rewrite(history, tmp_path / "run.npz", older)
+        loaded = History.load(tmp_path / "run.npz")
+        assert_array_equal(loaded.denominator, history.n_samples)
+        assert_allclose(loaded.batch_loss, history.loss)
+        assert_allclose(loaded.running_loss, history.running_loss)
+
     def test_a_file_of_a_newer_version_is_refused(self, history, tmp_path):
-        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=2))
-        with pytest.raises(ValueError, match=r"written in format 2, by a newer version.*upgrade"):
+        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=3))
+        with pytest.raises(ValueError, match=r"written in format 3, by a newer version.*upgrade"):
             History.load(tmp_path / "run.npz")
 
     @pytest.mark.parametrize(
