@@ -221,5 +221,12 @@ def _whole(path: str | os.PathLike[str]) -> Iterator[None]:
     # Turns what parts that do not fit together raise into a ValueError.
     try:
         yield
-    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"{path} does not hold a whole History: {error!r}") from error

@@ -55,7 +55,7 @@ def html(history: "History") -> str:
     names = "".join(f'<th scope="col">{name}</th>' for name in ("epoch", *columns))
     rows = [
         f'<tr><th scope="row">{last.epoch[0] + row + 1}</th>'
-        + "".join(f"<td>{values[row]:.6g}</td>" for values in columns.values())
+        + "".join(f"<td>{values[row]:.4g}</td>" for values in columns.values())
         + "</tr>"
         for row in range(last.n_epochs)
     ]

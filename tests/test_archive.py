@@ -288,6 +288,20 @@ class TestDamage:
         with pytest.raises(ValueError, match=r"run\.npz is an \.npz file that History\.save did"):
             History.load(path)
 
+    @pytest.mark.parametrize(
+        "change", [{"metadata": [1]}, {"metadata": "mean"}, {"ranks": 3}, {"ranks": [{}]}, {}]
+    )
+    def test_a_forged_history_of_an_older_version_is_refused(self, history, path, change):
+        history.save(path)
+
+        def older(description):
+            ours = description["history"] | change if change else []
+            return json.dumps(description | {"version": 1, "history": ours})
+
+        self.redescribe(path, older)
+        with pytest.raises(ValueError, match=r"run\.npz does not hold a whole History"):
+            History.load(path)
+
     @pytest.mark.parametrize("depth", [200, 600])
     def test_ranks_within_ranks_are_refused(self, history, path, depth):
         history.save(path)

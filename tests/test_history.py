@@ -297,7 +297,7 @@ class TestSummary:
         assert "<caption>History(8 steps, 2 finished epochs" in table
         assert table.count('<th scope="row">') == 2
         assert '<th scope="col">path gradient norm</th>' in table
-        assert f"<td>{recorded.running_loss[1]:.6g}</td>" in table
+        assert f"<td>{recorded.running_loss[1]:.4g}</td>" in table
 
 
 class TestPandas:

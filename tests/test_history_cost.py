@@ -56,7 +56,15 @@ class Counted(np.ndarray):
 
 
 def counted(history):
-    for name in ("loss", "n_samples", "epoch", "step_size", "skipped", "kept_weights"):
+    for name in (
+        "loss",
+        "n_samples",
+        "denominator",
+        "epoch",
+        "step_size",
+        "skipped",
+        "kept_weights",
+    ):
         object.__setattr__(history, name, getattr(history, name).view(Counted))
     for name in ("kept", "norm"):
         part = getattr(history.gradients, name)
