@@ -598,8 +598,9 @@ def _check_kinds(
         if not isinstance(criterion, nn.Module):
             raise TypeError(
                 "each criterion must be a module such as torch.nn.MSELoss(), got "
-                f"{type(criterion).__name__}: give none for a loss that is a function, and call "
-                "recorder.observe(loss, n_samples) in the loop"
+                f"{type(criterion).__name__}: give none for a loss that is a function; it is "
+                "recorded all the same, and recorder.observe(loss, n_samples) in the loop tells "
+                "the number of samples"
             )
     if n_samples is not None and not callable(n_samples):
         raise TypeError(
