@@ -141,27 +141,25 @@ def _put_back() -> None:
 
 
 def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
+    is_compiling, task = torch.compiler.is_dynamo_compiling, torch._C._current_graph_task_id
+
     def run_backward(roots: Sequence[Any], seeds: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-        listeners = [listener for known in _listeners if (listener := known()) is not None]
+        listeners = _listeners
         if (
             not listeners
             or not kwargs.get("accumulate_grad")
-            or torch.compiler.is_dynamo_compiling()
-            or torch._C._current_graph_task_id() != -1  # a checkpoint's, inside of another pass
+            or is_compiling()
+            or task() != -1  # a checkpoint's, inside of another pass
             or getattr(_of_thread, "told", None) is roots  # by one of ours that someone has wrapped
         ):
             return run(roots, seeds, *args, **kwargs)
         try:
             _of_thread.told = roots
-            with _Uncompiled():
-                for listener in listeners:
-                    listener.begins(roots, seeds)
+            _tell(listeners, "begins", roots, seeds)
             result = run(roots, seeds, *args, **kwargs)
         finally:
             _of_thread.told = None
-        with _Uncompiled():
-            for listener in listeners:
-                listener.ends()
+        _tell(listeners, "ends")
         return result
 
     # Compiled code may call it, after a break of its graph: it is not to be compiled with it.
@@ -170,14 +168,15 @@ def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
     return untouched  # type: ignore[no-any-return]
 
 
-class _Uncompiled:
-    """Has nothing compiled that is called within it, whatever the code around it is."""
-
-    def __enter__(self) -> None:
-        self._compiler = set_eval_frame(None)
-
-    def __exit__(self, *_: object) -> None:
-        set_eval_frame(self._compiler)
+def _tell(listeners: Sequence["weakref.ref[Listener]"], what: str, *of: Any) -> None:
+    """Tell each of them; nothing that it calls is compiled, whatever the code around it is."""
+    compiler = set_eval_frame(None)
+    try:
+        for known in listeners:
+            if (listener := known()) is not None:
+                getattr(listener, what)(*of)
+    finally:
+        set_eval_frame(compiler)
 
 
 def _remembering(scale: Callable[..., Any]) -> Callable[..., Any]:
