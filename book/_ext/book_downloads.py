@@ -11,12 +11,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from book_numbers import format_plain_text
 from book_rebuild import executed_notebook, written
 from book_weight import tidy_svg
 from docutils import nodes
 from docutils.parsers.rst.states import Inliner
 from hatchling.builders.wheel import WheelBuilder
-from myst_nb.core.variables import format_plain_text
 from myst_nb.ext.glue.crossref import read_glue_cache
 from plain_notebook import Names, UnknownMarkupError, plain_notebook
 from sphinx.application import Sphinx
