@@ -44,7 +44,9 @@ def record(
     Args:
         optimizer: the loop's optimizer, of any class from `torch.optim` or derived from one.
         criteria: the loss modules that the loop calls: they tell how many samples a batch has.
-            Of a loss that is a function, `observe` does.
+            Without any, as for a loss that is a function, losses and gradients are recorded all
+            the same; sizes, running loss and path gradient are nan unless `observe` tells the
+            sizes.
         steps_per_epoch: the number of optimizer steps after which an epoch ends; with a loader
             that accumulates no gradients, `len(loader)`. None: the loop calls `end_epoch()`.
         n_samples: how many samples a batch counts for, a function of what the criterion is
