@@ -74,12 +74,14 @@ A line rises.
 """
 MEASURE = CELL.format(
     source="""\
+import numpy as np
 from myst_nb import glue
 
 from sgd_analysis import VALUE
 
 print("measured", VALUE)
 glue("value", VALUE, display=False)
+glue("tiny", np.float64(3e-7), display=False)
 glue("quoted", 300, display=False)"""
 )
 PAGES = {
@@ -89,7 +91,8 @@ PAGES = {
     "measured": FRONT_MATTER + MEASURE + FIGURE,
     "quoting": (
         "---\nmyst:\n  html_meta:\n    description: Quotes a number.\n---\n\n# Another page\n\n"
-        "Elsewhere, {glue:text}`measured.md::quoted:d` was quoted.\n\n"
+        "Elsewhere, {glue:text}`measured.md::quoted:d` was quoted, and "
+        "{glue:text}`measured.md::tiny:.1e`.\n\n"
         "| a |\n| --- |\n| 1 |\n\nAnd\n\n| b |\n| --- |\n| 2 |\n\n"
         "## Below\n\n| c |\n| --- |\n| 3 |\n"
     ),

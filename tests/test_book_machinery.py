@@ -35,6 +35,10 @@ def test_a_page_and_a_page_without_code_show_the_same_measured_number(built: Pat
     assert '<span class="pasted-text">41</span>' in html(built, "index")
 
 
+def test_a_numpy_scalar_can_be_glued_and_its_power_of_ten_is_written_as_one(built: Path) -> None:
+    assert '<span class="pasted-text">3.0·10⁻⁷</span>' in html(built, "quoting")
+
+
 def test_a_figure_is_an_svg_with_alt_text_and_a_numbered_caption(built: Path) -> None:
     figure = re.search(r'<figure[^>]*id="fig-line".*?</figure>', html(built, "measured"), re.S)
     assert figure
