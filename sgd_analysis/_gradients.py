@@ -39,14 +39,27 @@ class Mark(NamedTuple):
     parameter: Tensor
     gradient: weakref.ref[Tensor]  # without keeping it alive
     version: int
-    held_anything: bool = False  # as far as it was looked at
+    held_anything: bool | Tensor | None = None  # None: it was not looked at
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the parameter has the same gradient still, clipped or cleared or not."""
+        found = self.parameter.grad
+        return found is not None and found is self.gradient()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether it is as it was, as far as versions tell: `grad.data.zero_()` leaves them so."""
+        found = self.parameter.grad
+        return found is not None and found is self.gradient() and found._version == self.version
 
     def with_contents(self) -> "Mark":
-        """Return it with a look at the gradient, where that takes no waiting for a device."""
+        """Return it with a look at the gradient, which takes no waiting for a device."""
         gradient = self.gradient()
-        if gradient is None or not (here := on_this_process(gradient)).is_cpu:
+        if gradient is None:
             return self
-        return self._replace(held_anything=bool(_holds_anything(here)))
+        held = _holds_anything(on_this_process(gradient))
+        return self._replace(held_anything=bool(held) if held.is_cpu else held)
 
 
 def changed(parameters: Iterable[Tensor], before: State) -> Mark | None:
@@ -58,15 +71,24 @@ def changed(parameters: Iterable[Tensor], before: State) -> Mark | None:
     return None
 
 
-def was_cleared(mark: Mark | None, parameters: Iterable[Tensor]) -> bool | Tensor:
+def was_cleared(mark: Mark, parameters: Iterable[Tensor]) -> bool | Tensor:
     """Return whether gradients were cleared since a pass; a tensor if only a device knows."""
-    if mark is not None:
-        found = mark.parameter.grad
-        if found is not None and found is mark.gradient() and found._version == mark.version:
-            # Untouched, as far as versions tell: `grad.data.zero_()` leaves them as they are.
-            if not mark.held_anything or bool(_holds_anything(on_this_process(found))):
-                return False
-    gradients = [on_this_process(p.grad) for p in parameters if p.grad is not None]
+    if mark.is_untouched:
+        if mark.held_anything is False:
+            return False
+        holds = _holds_anything(on_this_process(mark.parameter.grad))  # type: ignore[arg-type]
+        if holds.is_cpu and holds:
+            return False
+        if isinstance(mark.held_anything, Tensor):
+            return mark.held_anything & _all_zero(parameters)
+    return _all_zero(parameters)
+
+
+def _all_zero(parameters: Iterable[Tensor]) -> bool | Tensor:
+    # Those of frozen parameters do not count: they may be left over from before.
+    gradients = [
+        on_this_process(p.grad) for p in parameters if p.grad is not None and p.requires_grad
+    ]
     if all(gradient.is_cpu for gradient in gradients):
         return not any(_holds_anything(gradient) for gradient in gradients)
     flags = [_holds_anything(gradient).to(gradients[0].device) for gradient in gradients]

@@ -68,7 +68,7 @@ class Pass:
 class _Thread:
     """What one thread has computed since the last step."""
 
-    __slots__ = ("before", "calls", "counted", "observed", "open")
+    __slots__ = ("before", "calls", "counted", "has_dropped", "observed", "open")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []  # that no pass has come to yet
@@ -76,6 +76,7 @@ class _Thread:
         self.observed: Observed | None = None  # that waits for its pass
         self.open: Pass | None = None  # the pass that is running
         self.before: State = [], []
+        self.has_dropped = False  # whether a pass of it has lost its gradients
 
 
 class SeenLosses:
@@ -104,6 +105,7 @@ class SeenLosses:
     ) -> None:
         self.n_waiting = 0  # the passes seen since the last step
         self.is_late = False  # whether losses were observed after the step they belong to
+        self.unsure: list[bool | Tensor] = []  # whether it could not be told what was cleared
         self._sums = sums
         self._guard = guard
         self._from_criteria = from_criteria
@@ -163,14 +165,16 @@ class SeenLosses:
     def ends(self) -> None:
         """Take note of its end."""
         thread = self._here()
-        if thread is None or thread.open is None:
-            return
-        ended, before = thread.open, thread.before
+        if thread is not None and thread.open is not None:
+            self._close(thread, thread.open)
+
+    def _close(self, thread: _Thread, ended: Pass) -> None:
+        before = thread.before
         thread.open, thread.before = None, ([], [])
         mark = _gradients.changed(self._parameters, before)
         if mark is None:
             return
-        if self._several:
+        if self._several or not self._n_steps:  # it takes time, and most loops make one pass
             mark = mark.with_contents()
         ended.mark = mark
         if thread.observed is not None:
@@ -185,11 +189,15 @@ class SeenLosses:
         thread = self._threads.pop(self._owner, None) or _Thread()
         self._threads.clear()
         self.n_waiting = 0
+        if thread.open is not None and torch._C._current_graph_task_id() != -1:
+            self._close(thread, thread.open)  # the step is made by a hook of the running pass
         passes: list[Pass] = []
         for gradient in gradients:  # most often the first one tells
             if gradient is not None:
                 passes = thread.counted
                 break
+        if passes and thread.has_dropped and not _mark_of(passes).is_there:
+            passes = []  # gradients of several passes, put together by the loop
         observed = [seen for one in passes for seen in one.observed]
         if thread.observed is not None and not observed:
             observed = [thread.observed]
@@ -237,13 +245,21 @@ class SeenLosses:
         return [call for call in waiting if call.node in reached]
 
     def _drop_cleared(self, thread: _Thread) -> None:
-        cleared = _gradients.was_cleared(thread.counted[-1].mark, self._parameters)
-        if isinstance(cleared, Tensor):
+        mark = _mark_of(thread.counted)
+        cleared = _gradients.was_cleared(mark, self._parameters)
+        if mark.held_anything is None and mark.is_untouched:
+            # All zeros: that may be `grad.data.zero_()`, or the gradient is exactly that.
+            self._several = True
+            if cleared is not False:
+                self.unsure.append(cleared)
+                for one in thread.counted:
+                    one.value = _nan_where(cleared, one.value)
+        elif isinstance(cleared, Tensor):
             for one in thread.counted:
                 one.weight = torch.where(cleared, 0.0, one.weight)
                 one.value = torch.where(cleared, 0.0, one.value)  # it may be infinite
         elif cleared:
-            thread.counted = []
+            thread.counted, thread.has_dropped = [], True
 
     def _step_loss(self, passes: list[Pass], observed: list[Observed]) -> StepLoss:
         if not passes and not observed:
@@ -320,6 +336,16 @@ def _calls_of_first(passes: list[Pass]) -> list[list[Call]]:
     """Return the calls of the first criterion that was called, pass by pass."""
     first = min((call.criterion for one in passes for call in one.calls), default=0)
     return [[call for call in one.calls if call.criterion == first] for one in passes]
+
+
+def _mark_of(passes: list[Pass]) -> Mark:
+    mark = passes[-1].mark
+    assert mark is not None  # as they have ended
+    return mark
+
+
+def _nan_where(flag: bool | Tensor, value: Value) -> Value:
+    return torch.where(flag, math.nan, value) if isinstance(flag, Tensor) else math.nan
 
 
 def _largest(values: Iterable[Value]) -> Value:

@@ -447,6 +447,13 @@ class Recorder:
                 "optimizer.step(). Rows in which that was seen hold what backward() was called "
                 "on; others may hold the loss of the step before",
             )
+        if any(self._losses.unsure):
+            self._say_once(
+                "unsure",
+                "between two backward passes all gradients were zero: whether the loop had cleared "
+                "them, by grad.data.zero_() for one, cannot be told, and the loss of that step is "
+                "nan: clear them by optimizer.zero_grad()",
+            )
         messages, self._messages = self._messages, []
         rows = self._rows
         if self._n_unseen:

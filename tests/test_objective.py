@@ -243,6 +243,89 @@ def test_several_skips_in_one_step_are_told_from_a_pass_without_a_gradient():
     assert_array_equal(recorder.history.n_samples, [10, 10, 10])
 
 
+def test_the_first_skip_in_the_middle_of_a_run_is_not_added_to_the_loss_silently():
+    """All gradients are zero: `grad.data.zero_()`, or a pass whose gradient is exactly that."""
+    loop = Loop()
+    recorder = loop.record()
+    for k in range(4):
+        (with_a_skipped_batch_zeroed_by_data if k > 1 else plain)(loop)
+        for parameter in loop.model.parameters():
+            parameter.grad.data.zero_()
+    with pytest.warns(UserWarning, match=r"all gradients were zero.*optimizer\.zero_grad\(\)"):
+        recorder.close()
+    assert np.isnan(recorder.history.loss[2])  # that one cannot be told, those after it can
+    assert_array_equal(np.delete(recorder.history.loss, 2), np.delete(loop.printed, 2))
+
+
+def test_what_a_frozen_parameter_holds_of_earlier_steps_keeps_no_skipped_batch():
+    loop = Loop()
+    with loop.record() as recorder:
+        plain(loop)
+        loop.model[0].requires_grad_(False)
+        for _ in range(3):
+            for skipped in (True, False):
+                loop.model[2].zero_grad()
+                loss = loop.loss(*loop.batch())
+                loss.backward()
+                if not skipped:
+                    loop.step(loss)
+    assert_array_equal(recorder.history.loss, loop.printed)
+    assert_array_equal(recorder.history.n_samples, [10] * 4)
+
+
+def test_gradients_of_several_passes_put_together_by_the_loop_have_no_known_loss():
+    """As surgery on the gradients of several tasks does: that of the last one is not the loss."""
+    loop = Loop()
+    recorder = loop.record()
+    for _ in range(2):
+        inputs, targets = loop.batch()
+        kept = []
+        for target in (targets, -targets):
+            loop.optimizer.zero_grad()
+            loop.loss(inputs, target).backward()
+            kept.append([parameter.grad.clone() for parameter in loop.model.parameters()])
+        for parameter, one, other in zip(loop.model.parameters(), *kept, strict=True):
+            parameter.grad = one + 0.5 * other
+        loop.optimizer.step()
+    with pytest.warns(UserWarning, match=r"2 steps were made without a backward pass"):
+        recorder.close()
+    assert np.isnan(recorder.history.loss).all()
+
+
+def test_gradients_replaced_by_clipped_ones_keep_their_loss():
+    loop = Loop()
+    with loop.record() as recorder:
+        for _ in range(3):
+            loop.optimizer.zero_grad()
+            loss = loop.loss(*loop.batch())
+            loss.backward()
+            for parameter in loop.model.parameters():
+                parameter.grad = parameter.grad.clamp(-0.1, 0.1)
+            loop.step(loss)
+    assert_array_equal(recorder.history.loss, loop.printed)
+
+
+def test_optimizers_that_step_within_the_backward_pass_have_its_loss():
+    loop = Loop()
+    optimizers = {p: torch.optim.Adam([p], lr=0.01) for p in loop.model.parameters()}
+
+    def step(parameter):
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    recorders = [record(optimizer, loop.criterion) for optimizer in optimizers.values()]
+    for parameter in loop.model.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+    for _ in range(3):
+        loss = loop.loss(*loop.batch())
+        loss.backward()
+        loop.printed.append(loss.item())
+    for recorder in recorders:
+        recorder.close()
+        assert_array_equal(recorder.history.loss, loop.printed)
+        assert_array_equal(recorder.history.n_samples, [10] * 3)
+
+
 @pytest.mark.parametrize("set_to_none", [True, False])
 def test_a_micro_batch_whose_gradient_is_exactly_zero_counts(set_to_none):
     loop = Loop(nn.HingeEmbeddingLoss())
