@@ -103,9 +103,11 @@ class Recorder:
     One row is recorded at each `optimizer.step()`, just before its update. Its loss is the
     objective: the sum of what `backward()` was called on, over the passes whose gradients the step
     uses, without the factor of a GradScaler. A pass whose gradients were cleared before the step
-    does not count, nor one for another optimizer. The criteria tell the number of samples: that
-    of the first one's largest call in each of those passes, added up over them. Of a step with a
-    closure, the closure's first evaluation counts. `observe` overrides the loss.
+    does not count, nor one for another optimizer. Where a loop leaves gradients uncleared from one
+    step to the next, only the passes of the present step are added up. The criteria tell the
+    number of samples: that of the first one's largest call in each of those passes, added up over
+    them. Of a step with a closure, the closure's first evaluation counts. `observe` overrides the
+    loss.
 
     Only the thread that makes the steps is looked at.
 
