@@ -140,8 +140,8 @@ class SeenLosses:
         if thread is None:
             return
         self._n_observed += 1
-        if thread.counted:
-            self._drop_cleared(thread)  # the batch before has led to no step
+        if thread.counted and not _mark_of(thread.counted).is_untouched:
+            self._drop_cleared(thread)  # the batch before may have led to no step
         observed = Observed(value, n_samples, denominator, comes_first=not thread.counted)
         if thread.counted:
             thread.counted[-1].observed.append(observed)

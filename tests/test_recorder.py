@@ -383,6 +383,24 @@ class TestLossesObservedTooLate:
         assert_array_equal(recorder.history.objective, loop.losses)
 
 
+@pytest.mark.parametrize("observes_first", [True, False])
+def test_an_observed_loss_whose_gradient_is_exactly_zero_is_that_of_its_step(observes_first):
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with record(optimizer, steps_per_epoch=3) as recorder:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = weight.square().sum()
+            if observes_first:
+                recorder.observe(loss, 5)
+            loss.backward()
+            if not observes_first:
+                recorder.observe(loss, 5)
+            optimizer.step()
+    assert_array_equal(recorder.history.loss, [0.0] * 3)
+    assert_array_equal(recorder.history.n_samples, [5] * 3)
+
+
 def test_what_is_observed_of_a_batch_that_leads_to_no_step_stays_out_of_the_next_row():
     loop = Loop()
     with record(loop.optimizer, steps_per_epoch=4) as recorder:
