@@ -14,7 +14,7 @@ from sgd_analysis import _gradients
 from sgd_analysis._columns import Columns, Value
 from sgd_analysis._gradients import Kept, PathSum
 from sgd_analysis._losses import StepLoss
-from sgd_analysis._vectors import Vectors, quiet, weighted_sum
+from sgd_analysis._vectors import Vectors, as_means, quiet, weighted_sum
 from sgd_analysis.history import History
 
 
@@ -263,9 +263,8 @@ class Rows:
         rows = None if self._gradients is None else self._gradients.rows[steps]
         if rows is None or not len(rows):
             return None, total
-        if "divisor" in self._columns:
-            divisor = self._columns["divisor"][steps]
-            weights = weights / np.where(np.isnan(divisor), 1.0, divisor)
+        divisor = self._columns["divisor"][steps] if "divisor" in self._columns else None
+        weights = as_means(weights, divisor)
         return weighted_sum(weights[: len(rows)], rows), total
 
 

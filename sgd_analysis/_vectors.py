@@ -80,6 +80,11 @@ def weighted_sum(weights: NDArray[np.float64], vectors: NDArray[Any]) -> NDArray
     return np.asarray(np.einsum("i,ij->j", weights, vectors, dtype=_double(vectors)))
 
 
+def as_means(values: NDArray[Any], divisor: NDArray[np.float64] | None) -> NDArray[Any]:
+    """Return values of objectives (n,) divided by what makes means of those that are sums."""
+    return values if divisor is None else values / np.where(np.isnan(divisor), 1.0, divisor)
+
+
 def weighted_sums(
     weights: NDArray[np.float64], vectors: NDArray[Any], edges: NDArray[np.intp]
 ) -> Iterator[tuple[slice, NDArray[Any]]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis import _archive, _summary
-from sgd_analysis._vectors import Vectors, norms, quiet, weighted_sums
+from sgd_analysis._vectors import Vectors, as_means, norms, quiet, weighted_sums
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ class History:
         """(n_steps,) each batch's loss as a mean, also where the objective is a sum."""
         if self.divisor is None:
             return self.loss
-        mean = self.loss / self._gradient_divisor(slice(None))
+        mean = as_means(self.loss, self.divisor)
         return np.where(self.loss == self.objective, mean, self.loss)  # what is observed is a mean
 
     @property
@@ -373,12 +373,6 @@ class History:
     def _begun(self) -> int:
         return int(self.epoch[-1] - self.epoch[0]) + 1 if self.n_steps else 0
 
-    def _gradient_divisor(self, steps: slice) -> NDArray[np.float64] | float:
-        """Return what makes gradients of the batches' mean losses of those of these steps."""
-        if self.divisor is None:
-            return 1.0
-        return np.where(np.isnan(self.divisor[steps]), 1.0, self.divisor[steps])
-
     @property
     def _edges(self) -> NDArray[np.intp]:
         """(n_epochs + 1,) where the finished epochs begin and end."""
@@ -434,7 +428,8 @@ class History:
         """Yield the path gradients of the first finished epochs, kept whole, some at a time."""
         used = ~self.skipped[: edges[-1]]
         denominator = np.where(used, self.denominator[: edges[-1]], 0)
-        weights = denominator / self._gradient_divisor(slice(edges[-1]))
+        divisor = None if self.divisor is None else self.divisor[: edges[-1]]
+        weights = as_means(denominator, divisor)
         for epochs, total in weighted_sums(weights, self._vectors("gradients").kept, edges):
             steps = slice(edges[epochs.start], edges[epochs.stop])
             weight = np.add.reduceat(denominator[steps], edges[epochs] - steps.start)
