@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_books import (
+from tests.book.small_books import (
     CELL,
     FRONT_MATTER,
     PAGES,

@@ -30,11 +30,11 @@ from playwright.sync_api import (
     expect,
 )
 
-from tests.contents import CHAPTERS, LISTED, ROOT
+from tests.book.contents import CHAPTERS, LISTED, ROOT
 
 GENERATED = ["genindex", "prf-prf", "search"]
 
-STUMBLING_BLOCKS = (ROOT / "tests/reading.js").read_text(encoding="utf-8")
+STUMBLING_BLOCKS = (ROOT / "tests/book/reading.js").read_text(encoding="utf-8")
 HIDDEN = """(elements) => elements.filter((element) => !element.checkVisibility({
     contentVisibilityAuto: true, opacityProperty: true, visibilityProperty: true,
 }) || element.getBoundingClientRect().height === 0).map((element) => element.outerHTML)"""

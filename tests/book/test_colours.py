@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from sgd_analysis import figures
 
-BOOK = Path(__file__).parents[1] / "book"
+BOOK = Path(__file__).parents[2] / "book"
 STYLE = matplotlib.rc_params_from_file(BOOK / "matplotlibrc", use_default_template=False)
 CSS = (BOOK / "_assets/book.css").read_text(encoding="utf-8")
 

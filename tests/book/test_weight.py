@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from playwright.sync_api import Browser
 
-from tests.contents import LISTED, ROOT
-from tests.small_books import BIBLIOGRAPHY, build, make_book, site_pages
+from tests.book.contents import LISTED, ROOT
+from tests.book.small_books import BIBLIOGRAPHY, build, make_book, site_pages
 
 sys.path.append(str(ROOT / "book/_ext"))
 book_weight = importlib.import_module("book_weight")

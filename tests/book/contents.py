@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PARTS = [(part, [entry["file"] for entry in part["chapters"]]) for part in TOC["parts"]]
 LISTED = [TOC["root"], *(page for _, pages in PARTS for page in pages)]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import sgd_analysis
-from tests import contents
+from tests.book import contents
 
 ROOT = contents.ROOT
 BOOK = ROOT / "book"

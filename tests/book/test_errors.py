@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_books import CELL, FRONT_MATTER, build, make_book
+from tests.book.small_books import CELL, FRONT_MATTER, build, make_book
 
 FIGURE = """
 ```{code-cell} ipython3

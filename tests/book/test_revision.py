@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_books import CELL, FRONT_MATTER, ROOT, build, html, make_book
+from tests.book.small_books import CELL, FRONT_MATTER, ROOT, build, html, make_book
 
 SHOWS = FRONT_MATTER + CELL.format(
     source='import os\n\nprint("this is", os.environ["BOOK_REVISION"])'

@@ -10,8 +10,8 @@ from typing import Any
 import pypdf
 import pytest
 
-from tests.contents import LISTED, ROOT
-from tests.small_books import (
+from tests.book.contents import LISTED, ROOT
+from tests.book.small_books import (
     CELL,
     FIGURE,
     FRONT_MATTER,
@@ -164,7 +164,7 @@ def test_the_file_has_tags_for_screen_readers(printed: Printed) -> None:
 
 
 def test_a_rebuild_removes_the_file_of_the_book_as_it_was(printed: Printed) -> None:
-    root = printed.site.parents[1]
+    root = printed.site.parents[2]
     assert (printed.site / NAME).exists()
     write_package(root, value=42)
     result = build(root)

@@ -14,9 +14,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.small_books import CELL, FIGURE, FRONT_MATTER, MEASURE, build, html, make_book
+from tests.book.small_books import CELL, FIGURE, FRONT_MATTER, MEASURE, build, html, make_book
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "book/_ext"))
 plain = importlib.import_module("plain_notebook")
 numbers = importlib.import_module("book_numbers")
