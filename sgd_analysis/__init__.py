@@ -1,16 +1,10 @@
 """Which loss and which gradient is your training loop really showing you?"""
 
-from sgd_analysis._loss_gap import LossGap, loss_gap
-from sgd_analysis._survey import Survey
-from sgd_analysis._vectors import Vectors
-from sgd_analysis.ensemble import Ensemble, train_ensemble
-from sgd_analysis.history import History
-from sgd_analysis.measures import (
-    ResidualNorms,
-    expected_batch_gradient_norm_squared,
-    residual_norms,
-    survey,
-)
+from __future__ import annotations
+
+from sgd_analysis.ensemble.ensemble import Ensemble, train_ensemble
+from sgd_analysis.history.history import History
+from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.orders import (
     batches,
     cyclic,
@@ -19,8 +13,10 @@ from sgd_analysis.orders import (
     shuffle_once,
     with_replacement,
 )
-from sgd_analysis.problems import FiniteSum, LeastSquares, quadratic_fit
-from sgd_analysis.recorder import Recorder, record
+from sgd_analysis.problems.finite_sum import FiniteSum
+from sgd_analysis.problems.least_squares import LeastSquares
+from sgd_analysis.problems.quadratic_fit import quadratic_fit
+from sgd_analysis.recording.recorder import Recorder, record
 from sgd_analysis.stopping import (
     StoppingRule,
     diverged,
@@ -33,22 +29,26 @@ from sgd_analysis.stopping import (
     path_gradient_norm_below,
     running_loss_below,
 )
-from sgd_analysis.theory import (
-    EpochOperator,
-    LyapunovExponents,
-    epoch_operator,
-    expected_risk,
-    expected_running_loss,
-    fixed_point_distance,
-    fixed_point_expansion,
-    gradient_descent_risk,
-    gradient_descent_steps,
-    lyapunov_exponents,
+from sgd_analysis.surveying.loss_gap import LossGap, loss_gap
+from sgd_analysis.surveying.measures import (
+    ResidualNorms,
+    expected_batch_gradient_norm_squared,
+    residual_norms,
+    survey,
+)
+from sgd_analysis.surveying.survey import Survey
+from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
+from sgd_analysis.theory.expected_loss import expected_risk, expected_running_loss
+from sgd_analysis.theory.fixed_point import fixed_point_distance, fixed_point_expansion
+from sgd_analysis.theory.gradient_descent import gradient_descent_risk, gradient_descent_steps
+from sgd_analysis.theory.lyapunov import LyapunovExponents, lyapunov_exponents
+from sgd_analysis.theory.second_moment import (
     mean_square_radius,
     mean_square_step_limit,
     second_moment_operator,
 )
-from sgd_analysis.training import Run, iterate_average, train
+from sgd_analysis.training.run import Run, iterate_average
+from sgd_analysis.training.train import train
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,7 @@
 """Progress bars of runs that take a while."""
 
+from __future__ import annotations
+
 import os
 
 from tqdm import tqdm

@@ -1,5 +1,7 @@
 """The states of the global random generators: torch's, numpy's and Python's."""
 
+from __future__ import annotations
+
 import contextlib
 import random
 from collections.abc import Iterable, Iterator

@@ -1,5 +1,7 @@
 """Checks shared by the public functions: each error says what was given, expected and to do."""
 
+from __future__ import annotations
+
 import math
 import operator
 from numbers import Real
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from sgd_analysis._arrays import as_array
 
 
 def positive_number(name: str, value: float) -> float:
@@ -195,40 +199,3 @@ def _unmasked(name: str, values: ArrayLike) -> NDArray[Any]:
         return np.array(values)
     except ValueError:
         raise ValueError(f"{name} must have rows of the same length, got ragged ones") from None
-
-
-def as_array(tensor: Tensor) -> NDArray[np.floating]:
-    """Return a tensor as a numpy array in its dtype; bfloat16, unknown to numpy, as float32."""
-    plain = tensor.detach().cpu()
-    return np.asarray((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
-
-
-def read_only(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `array` with writing to it switched off: what is cached must stay true."""
-    array.setflags(write=False)
-    return array
-
-
-def mean_criterion(criterion: object) -> None:
-    """Raise unless `criterion` can be called, and takes the plain mean over samples if it says.
-
-    Raises:
-        TypeError: if it is not callable.
-        ValueError: if its reduction is another, or it weights the classes.
-    """
-    if not callable(criterion):
-        raise TypeError(
-            "criterion must be callable as criterion(predictions, targets), got "
-            f"{type(criterion).__name__}"
-        )
-    reduction = getattr(criterion, "reduction", "mean")
-    if reduction != "mean":
-        raise ValueError(
-            "criterion must take the mean over the samples it is given: construct it with "
-            f'reduction="mean", got reduction={reduction!r}'
-        )
-    if getattr(criterion, "weight", None) is not None:
-        raise ValueError(
-            "criterion must take the plain mean over samples, got one with class weights, whose "
-            "mean divides by the weights' sum"
-        )

@@ -3,6 +3,8 @@
 Matplotlib comes with the extra `sgd-analysis[figures]`; nothing else in the package needs it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from sgd_analysis._validation import as_array
-from sgd_analysis.history import History
-from sgd_analysis.problems import LeastSquares
+from sgd_analysis._arrays import as_array
+from sgd_analysis.history.history import History
+from sgd_analysis.problems.least_squares import LeastSquares
 
 # The same kind of curve looks the same everywhere; each has a colour and a dash pattern.
 MEASURED: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 2.5}

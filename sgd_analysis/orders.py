@@ -1,5 +1,7 @@
 """The order in which samples are visited, epoch after epoch, and its batches."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 

@@ -1,5 +1,7 @@
 """When to stop, and why: rules that look at the finished epochs and give their reason."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -51,7 +53,7 @@ class StoppingRule:
     quantity: str
     holds: Callable[[Series], NDArray[np.bool_]]
     converged: bool = True
-    otherwise: "StoppingRule | None" = None
+    otherwise: StoppingRule | None = None
 
     def __post_init__(self) -> None:
         if self.quantity not in QUANTITIES:
@@ -75,7 +77,7 @@ class StoppingRule:
         here = np.asarray(self.holds(values[self.quantity]))
         return here | self.otherwise.stops(values) if self.otherwise else here
 
-    def verdict(self, values: Mapping[str, Series]) -> "StoppingRule | None":
+    def verdict(self, values: Mapping[str, Series]) -> StoppingRule | None:
         """Return the first of the joined rules that holds after the last epoch, or None.
 
         Args:
@@ -90,7 +92,7 @@ class StoppingRule:
             return self
         return self.otherwise.verdict(values) if self.otherwise else None
 
-    def __or__(self, other: "StoppingRule") -> "StoppingRule":
+    def __or__(self, other: StoppingRule) -> StoppingRule:
         """Join two rules: stop as soon as either holds.
 
         Returns:

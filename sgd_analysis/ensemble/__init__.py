@@ -1,0 +1,1 @@
+"""Many seeds at once: the runs that `train` would make one after another."""

@@ -1,0 +1,1 @@
+"""What was recorded along a run: its columns, its vectors, and the file it is saved to."""

@@ -1,0 +1,375 @@
+"""What was recorded along a run: one row a step, as arrays."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgd_analysis._arrays import as_means, norms, quiet, read_only, weighted_means, weighted_sums
+from sgd_analysis.history import archive, summary
+from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
+from sgd_analysis.history.epochs import Epochs
+from sgd_analysis.history.vectors import Vectors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN = 5  # epochs, in the table of a notebook
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class History:
+    r"""What a training loop saw, one row a step, each at the weights **before** its update.
+
+    `history[e]` is the history of epoch e alone, `history[:e]` that of the first e epochs
+    (positions count from 0; -1 is the last one). An epoch that was begun and not finished is
+    `history[-1]` and is not counted by `n_epochs`. Reading a column copies nothing, and columns
+    cannot be written to. A `Recorder` makes histories; few will want to build one by hand.
+
+    Args:
+        loss: (n_steps,) each step's objective, the function whose gradient it takes: what the
+            loop calls `backward()` on, as `loss.item()` gives it, in loss units; what the loop
+            observed instead, where it did; nan where neither was seen.
+        n_samples: (n_steps,) the number of samples in each batch; nan where it is not known.
+        epoch: (n_steps,) the position, from 0, of the epoch each step belongs to, not decreasing.
+        step_size: (n_steps, n_groups) the step size used, one column a parameter group; nan
+            before a group was added.
+        n_epochs: the number of finished epochs.
+        denominator: (n_steps,) what the mean over each batch divides by, and the batch's weight in
+            the running loss: its number of samples, unless the criterion counts elements, targets
+            that are not ignored, or the sum of class weights; `n_samples` unless given.
+        skipped: (n_steps,) the steps at which mixed precision found an overflow and left the
+            weights as they were; none unless given.
+        gradients: the gradients the optimizer was given, or None if they were not recorded.
+        local_gradients: with several processes, the gradients of this one's own batches.
+        kept_weights: (n_kept, n_parameters) the weights at the first n_kept steps, or None.
+        own_objective: (n_steps,) the objective where `loss` is not, else nan; None if it always is.
+        divisor: (n_steps,) of objectives that are sums, what makes means over the batch of them
+            and their gradients; None if they are means.
+        ranks: in a history gathered from several processes, the history of each.
+        metadata: what the run was made with: criteria and their `reduction`, optimizer, versions;
+            only what JSON can hold.
+
+    Raises:
+        TypeError: if a column holds anything but real numbers.
+        ValueError: if the columns differ in length, if epochs are left out or go backwards, or
+            if n_epochs is not the number of epochs begun, or one less.
+    """
+
+    loss: NDArray[np.float64]
+    n_samples: NDArray[np.float64]
+    epoch: NDArray[np.int64]
+    step_size: NDArray[np.float64]
+    n_epochs: int
+    denominator: NDArray[np.float64] = None  # type: ignore[assignment]  # an array from
+    skipped: NDArray[np.bool_] = None  # type: ignore[assignment]  # __post_init__ on
+    gradients: Vectors | None = None
+    local_gradients: Vectors | None = None
+    kept_weights: NDArray[Any] | None = None
+    own_objective: NDArray[np.float64] | None = None
+    divisor: NDArray[np.float64] | None = None
+    ranks: tuple[History, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.skipped is None:
+            object.__setattr__(self, "skipped", np.zeros(np.shape(self.loss), dtype=bool))
+        if self.denominator is None:
+            object.__setattr__(self, "denominator", self.n_samples)
+        for name in self._columns:
+            object.__setattr__(self, name, as_column(name, getattr(self, name)))
+        object.__setattr__(self, "n_epochs", operator.index(self.n_epochs))
+        check_shapes(self._columns)
+        self._epochs.check()
+        self._check_vectors()
+
+    def _check_vectors(self) -> None:
+        for name in ("gradients", "local_gradients"):
+            vectors = getattr(self, name)
+            if vectors is not None and len(vectors.norm) != self.n_steps:
+                raise ValueError(
+                    f"{name} must have one norm a step, {self.n_steps}, got {len(vectors.norm)}"
+                )
+        paths = None if self.gradients is None else self.gradients.path_norm
+        if paths is not None and len(paths) != self.n_epochs:
+            raise ValueError(
+                f"path_norm must have one value a finished epoch, {self.n_epochs}, got {len(paths)}"
+            )
+        if self.kept_weights is not None:
+            weights = read_only(np.asarray(self.kept_weights))
+            if weights.ndim != 2 or len(weights) > self.n_steps:
+                raise ValueError(
+                    "kept_weights (n_kept, n_parameters) must be those of the first steps, got "
+                    f"shape {weights.shape} for {self.n_steps} steps"
+                )
+            object.__setattr__(self, "kept_weights", weights)
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata must be a mapping, got {self.metadata!r}")
+
+    def __repr__(self) -> str:
+        return summary.text(self.n_steps, self.running_loss)
+
+    def _repr_html_(self) -> str:
+        first = max(self.n_epochs - _SHOWN, 0)
+        last = self[first : self.n_epochs]
+        columns = {"running loss": last.running_loss, "mean batch loss": last.mean_batch_loss}
+        if self.gradients is not None:
+            columns["path gradient norm"] = last.path_gradient_norm
+        n_before = int(last.epoch[0]) if last.n_steps else 0
+        return summary.html(repr(self), n_before + 1, columns)
+
+    @property
+    def n_steps(self) -> int:
+        """The number of steps recorded."""
+        return len(self.loss)
+
+    @property
+    def objective(self) -> NDArray[np.float64]:
+        """(n_steps,) the function whose gradient each step takes, before its update.
+
+        It is `loss`, unless the loop observed another one or asked for what the criteria say.
+        """
+        if self.own_objective is None:
+            return self.loss
+        return np.where(np.isnan(self.own_objective), self.loss, self.own_objective)
+
+    @property
+    @quiet
+    def batch_loss(self) -> NDArray[np.float64]:
+        """(n_steps,) each batch's loss as a mean, also where the objective is a sum."""
+        if self.divisor is None:
+            return self.loss
+        mean = as_means(self.loss, self.divisor)
+        return np.where(self.loss == self.objective, mean, self.loss)  # what is observed is a mean
+
+    @property
+    @quiet
+    def running_loss(self) -> NDArray[np.float64]:
+        """(n_epochs,) the size-weighted mean of each finished epoch's batch losses, w moving."""
+        return weighted_means(self.batch_loss, self.denominator, self._epochs.edges)
+
+    @property
+    @quiet
+    def mean_batch_loss(self) -> NDArray[np.float64]:
+        """(n_epochs,) the unweighted mean of each finished epoch's batch losses, w moving."""
+        return weighted_means(self.batch_loss, np.ones(self.n_steps), self._epochs.edges)
+
+    @property
+    def gradient_norm(self) -> NDArray[np.float64]:
+        """(n_steps,) the norm of the gradient the optimizer was given; nan at a skipped step.
+
+        Raises ValueError if gradients were not recorded.
+        """
+        return self._vectors("gradients").norm
+
+    @property
+    def gradient(self) -> NDArray[Any]:
+        """(n_steps, n_parameters) the gradient the optimizer was given, at each step.
+
+        Parameters come in the order of the optimizer's groups; one without a gradient has zeros.
+        Clipping, averaging over ranks and unscaling, where the loop does them, are included.
+        Raises ValueError if it was not kept for all of these steps, naming the last epoch that
+        was; `history.gradients.kept` has the rows there are.
+        """
+        return self._whole("gradient", self._vectors("gradients").kept)
+
+    @property
+    def local_gradient_norm(self) -> NDArray[np.float64]:
+        """(n_steps,) the norm of the gradient of this process's own batch, before averaging.
+
+        Raises ValueError if the run had one process only.
+        """
+        return self._vectors("local_gradients").norm
+
+    @property
+    def local_gradient(self) -> NDArray[Any]:
+        """(n_steps, n_parameters) the gradient of this process's own batch, before averaging.
+
+        It is not yet clipped or unscaled, either. Raises ValueError if the run had one process
+        only, or if it was not kept for all of these steps.
+        """
+        return self._whole("local_gradient", self._vectors("local_gradients").kept)
+
+    @property
+    def weights(self) -> NDArray[Any]:
+        """(n_steps, n_parameters) the weights at which each batch's loss was computed.
+
+        They are recorded by `record(..., weights=True)`, as long as they fit its memory.
+
+        Raises:
+            ValueError: if they were not recorded, or not kept for all of these steps.
+        """
+        if self.kept_weights is None:
+            raise ValueError("weights were not recorded: record(..., weights=True) does so")
+        return self._whole("weights", self.kept_weights)
+
+    @property
+    @quiet
+    def path_gradient(self) -> NDArray[Any]:
+        r"""(n_epochs, n_parameters) the size-weighted mean of each finished epoch's gradients.
+
+        The weights move from one gradient to the next, so that it is the gradient of the global
+        loss at neither end of the epoch. Steps that were skipped do not count. Raises ValueError
+        if it was not kept for all of these epochs, naming the last one that was; that of the
+        last epoch, `history[-1].path_gradient`, always is.
+        """
+        vectors, edges = self._vectors("gradients"), self._epochs.edges
+        if vectors.last_path is not None and self.n_epochs == self._epochs.n_begun == 1:
+            return vectors.last_path[None]
+        self._whole("path_gradient", vectors.kept[: edges[-1]], edges[-1])
+        paths = np.empty((self.n_epochs, vectors.kept.shape[1]), vectors.kept.dtype)
+        for epochs, path in self._paths(edges):
+            paths[epochs] = path
+        return paths
+
+    @property
+    @quiet
+    def path_gradient_norm(self) -> NDArray[np.float64]:
+        """(n_epochs,) the norm of each finished epoch's path gradient.
+
+        Raises ValueError if gradients were not recorded.
+        """
+        vectors, edges = self._vectors("gradients"), self._epochs.edges
+        n_kept = int(np.searchsorted(edges[1:], len(vectors.kept), side="right"))
+        kept = [norms(path) for _, path in self._paths(edges[: n_kept + 1])]
+        streamed = np.zeros(0) if vectors.path_norm is None else vectors.path_norm[n_kept:]
+        return np.concatenate([*kept, streamed])
+
+    def __getitem__(self, epochs: int | slice) -> History:
+        """Return the history of one epoch, or of several that follow each other.
+
+        Args:
+            epochs: a position, from 0, or a slice of them; negative ones count from the end, and
+                an epoch that was not finished is the last.
+
+        Returns:
+            A History of those epochs' steps, without copying them.
+
+        Raises:
+            TypeError: if it is neither an integer nor a slice.
+            IndexError: if that epoch was not recorded.
+            ValueError: if a slice does not go forward one epoch at a time.
+        """
+        first, end = self._epochs.selected(epochs)
+        steps = self._epochs.steps(first, end)
+        finished = slice(first, min(end, self.n_epochs))
+        is_last = end == self._epochs.n_begun
+        parts: dict[str, Any] = {name: column[steps] for name, column in self._columns.items()}
+        for name in ("gradients", "local_gradients"):
+            vectors = getattr(self, name)
+            parts[name] = vectors and vectors.part(steps, finished, is_last=is_last)
+        return History(
+            **parts,
+            kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
+            n_epochs=max(finished.stop - first, 0),
+            ranks=tuple(rank[epochs] for rank in self.ranks),
+            metadata=self.metadata,
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the columns as a table with one row a step; vectors are left out.
+
+        Steps and epochs are counted from 1 there, as a person counts: steps from the first of
+        this history, epochs from the first of the run, also in the table of `history[e]`.
+
+        Returns:
+            A DataFrame with the index `step`; with several parameter groups it has the columns
+            `step_size_0`, `step_size_1`, … instead of `step_size`.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas() needs pandas: pip install pandas") from error
+        columns: dict[str, Any] = {name: getattr(self, name) for name in ALWAYS}
+        columns["epoch"] = columns["epoch"] + 1
+        step_sizes = columns.pop("step_size")
+        n_groups = step_sizes.shape[1]
+        for group in range(n_groups):
+            columns["step_size" if n_groups == 1 else f"step_size_{group}"] = step_sizes[:, group]
+        for name in ("gradients", "local_gradients"):
+            if vectors := getattr(self, name):
+                columns[name.removesuffix("s") + "_norm"] = vectors.norm
+        return pd.DataFrame(columns, index=pd.RangeIndex(1, self.n_steps + 1, name="step"))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything recorded to a file in numpy's .npz format, with JSON metadata.
+
+        The file is complete or not there: whatever interrupts the saving leaves the file that was
+        at `path` before as it was. It keeps that file's mode. The hidden file beside it that a
+        killed process leaves is removed when `path` is next saved or loaded.
+
+        Args:
+            path: where to; `History.load` reads it from there.
+
+        Raises:
+            TypeError: if the metadata holds what JSON cannot.
+            OSError: if the file cannot be written: if `path` is read-only, or no regular file but
+                a device or a named pipe.
+        """
+        archive.write(path, self)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> History:
+        """Read a file that `save` wrote; `record(..., history=...)` continues the run.
+
+        Args:
+            path: where it is.
+
+        Returns:
+            The History, equal to the one that was saved, to the bit.
+
+        Raises:
+            ValueError: if the file was not written by `save`, is damaged or not complete, holds
+                pickled objects, or was written by a newer version; the error says which.
+            OSError: if there is no such file, or it cannot be read.
+        """
+        return archive.read(path, History)
+
+    @property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        there = {name: getattr(self, name) for name in (*ALWAYS, *IF_GIVEN)}
+        return {name: column for name, column in there.items() if column is not None}
+
+    @property
+    def _epochs(self) -> Epochs:
+        return Epochs(self.epoch, self.n_epochs)
+
+    def _vectors(self, name: str) -> Vectors:
+        vectors: Vectors | None = getattr(self, name)
+        if vectors is None:
+            raise ValueError(
+                f"{name} were not recorded"
+                + (": they are where torch.distributed has several processes" * (name[0] == "l"))
+            )
+        return vectors
+
+    def _whole(self, name: str, kept: NDArray[Any], n_steps: int | None = None) -> NDArray[Any]:
+        n_steps = self.n_steps if n_steps is None else n_steps
+        if len(kept) < n_steps:
+            epochs = np.searchsorted(self._epochs.edges[1:], len(kept), side="right")
+            last = f"the last epoch that was is [{epochs - 1}]" if epochs else "no whole epoch was"
+            raise ValueError(
+                f"{name} was kept for the first {len(kept)} of these {n_steps} steps only, and "
+                f"{last}: give record() more memory= to keep more"
+            )
+        return kept
+
+    def _paths(self, edges: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield the path gradients of the first finished epochs, kept whole, some at a time."""
+        used = ~self.skipped[: edges[-1]]
+        denominator = np.where(used, self.denominator[: edges[-1]], 0)
+        divisor = None if self.divisor is None else self.divisor[: edges[-1]]
+        weights = as_means(denominator, divisor)
+        for epochs, total in weighted_sums(weights, self._vectors("gradients").kept, edges):
+            steps = slice(edges[epochs.start], edges[epochs.stop])
+            weight = np.add.reduceat(denominator[steps], edges[epochs] - steps.start)
+            yield epochs, total / weight[:, None]

@@ -1,0 +1,57 @@
+"""A run at a glance, as a line of text or a small HTML table."""
+
+from __future__ import annotations
+
+import html as escape
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BARS = "▁▂▃▄▅▆▇█"
+_N_BARS = 12
+
+
+def text(n_steps: int, running_loss: NDArray[np.float64]) -> str:
+    """Return one line: how much was recorded, and how the running loss (n_epochs,) went."""
+    count = f"{n_steps} steps, {len(running_loss)} finished epochs"
+    if not len(running_loss):
+        return f"History({count})"
+    ends = f"{running_loss[0]:.4g} {sparkline(running_loss)} {running_loss[-1]:.4g}"
+    return f"History({count}, running loss {ends})"
+
+
+def sparkline(values: NDArray[np.float64]) -> str:
+    """Return at most a dozen bars, on a logarithmic scale if all finite values are positive.
+
+    Each bar is the last value of its share of them; one that is not finite is a space.
+    """
+    n_bars = min(_N_BARS, len(values))
+    shown = values[np.linspace(0, len(values) - 1, n_bars).round().astype(int)]
+    finite = np.isfinite(shown)
+    if not finite.any():
+        return " " * n_bars
+    if shown[finite].min() > 0:
+        shown = np.log(shown, where=finite, out=np.full(n_bars, np.nan))
+    low, high = shown[finite].min(), shown[finite].max()
+    span = high - low if high > low else 1.0
+    heights = np.where(finite, (shown - low) / span * (len(_BARS) - 1), 0).round().astype(int)
+    return "".join(_BARS[h] if ok else " " for h, ok in zip(heights, finite, strict=True))
+
+
+def html(caption: str, first_epoch: int, columns: Mapping[str, NDArray[np.float64]]) -> str:
+    """Return a table of some epochs under a line of text.
+
+    Args:
+        caption: the line.
+        first_epoch: the number of the first of them, counted from 1.
+        columns: (n_epochs,) the values of each column, by its name.
+    """
+    names = "".join(f'<th scope="col">{name}</th>' for name in ("epoch", *columns))
+    rows = [
+        f'<tr><th scope="row">{epoch}</th>' + "".join(f"<td>{v:.4g}</td>" for v in values) + "</tr>"
+        for epoch, values in enumerate(zip(*columns.values(), strict=True), first_epoch)
+    ]
+    caption = f"<caption>{escape.escape(caption)}</caption>"
+    head, body = f"<thead><tr>{names}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
+    return f'<table class="dataframe">{caption}{head}{body}</table>'

@@ -1,0 +1,215 @@
+"""Columns of numbers that grow by one row a step, some of them still on a device."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sgd_analysis._arrays import Value, as_array
+
+Row: TypeAlias = tuple[Value, ...]
+Marks: TypeAlias = list[tuple[str, Value]]
+
+_DTYPES: dict[str, Any] = {
+    "loss": np.float64,
+    "n_samples": np.float64,
+    "denominator": np.float64,
+    "epoch": np.int64,
+    "skipped": np.bool_,
+    "norm": np.float64,
+    "local_norm": np.float64,
+    "objective": np.float64,
+    "divisor": np.float64,
+}
+_OF_A_ROW = ("loss", "n_samples", "denominator")  # what each row begins with
+_IF_MARKED = ("local_norm", "objective", "divisor")  # there from the first row that has it
+_PENDING = 256  # the rows that wait as Python objects before they go into the arrays
+_GROWTH = 1.125  # of the arrays: at most an eighth of what they hold is spare
+
+
+class _State(NamedTuple):
+    """All that changes when rows that wait go into the arrays: replaced in a single step.
+
+    An interrupt may come between any two steps. What it leaves is the state before or the one
+    after: what was written beyond `n_stored` does not count.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    step_size: NDArray[np.float64]
+    n_stored: int
+    pending: list[tuple[Row, Marks]]
+    on_device: tuple[tuple[str, int, NDArray[np.intp], Tensor], ...]
+
+
+class Columns:
+    """The columns of a history while it is recorded.
+
+    Rows wait in a list. Values on a device are stacked there and stay until `resolve`, the only
+    method that waits for the device.
+
+    Args:
+        local_norm: whether each row has one.
+    """
+
+    def __init__(self, *, local_norm: bool = False) -> None:
+        names = [name for name in _DTYPES if name not in _IF_MARKED]
+        names += ["local_norm"] * local_norm
+        arrays = {name: np.empty(0, _DTYPES[name]) for name in names}
+        self._state = _State(arrays, np.empty((0, 0)), 0, [], ())
+        self._first_epoch = 0
+        self._ends: list[int] = []  # for each epoch that has ended, the number of rows by then
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows."""
+        return self._state.n_stored + len(self._state.pending)
+
+    @property
+    def n_ended(self) -> int:
+        """The number of epochs that have ended."""
+        return len(self._ends)
+
+    @property
+    def first_row(self) -> int:
+        """The first row of the present epoch."""
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def first_epoch(self) -> int:
+        """The epoch of the first row."""
+        return self._first_epoch
+
+    def append(self, row: Row, marks: Marks) -> None:
+        """Add a row: its loss, n_samples and denominator, and the step size of each group.
+
+        Marks set other columns of this row. It is there when its last step is done, and not
+        before.
+        """
+        pending = self._state.pending
+        if pending and (len(pending) >= _PENDING or len(pending[-1][0]) != len(row)):
+            self._store()
+            pending = self._state.pending
+        pending.append((row, marks))
+
+    def end_epoch(self) -> None:
+        """Have the rows that follow belong to the next epoch."""
+        self._ends.append(self.n_rows)
+
+    def rows_of(self, epoch: int) -> slice:
+        """Return the rows of an epoch, the n-th from the first row's on."""
+        ends = self._ends
+        first = ends[epoch - 1] if epoch else 0
+        return slice(first, ends[epoch] if epoch < len(ends) else self.n_rows)
+
+    def extend(
+        self,
+        columns: dict[str, NDArray[Any]],
+        step_size: NDArray[np.float64],
+        epoch: NDArray[np.int64],
+        n_ended: int,
+    ) -> None:
+        """Begin with the rows of an earlier recording; a column that is not given holds nan.
+
+        Of its epochs the first n_ended have ended.
+        """
+        n_rows = len(step_size)
+        nothing = np.full(n_rows, math.nan)
+        columns = columns | {"epoch": epoch}
+        there = columns.keys() | self._state.arrays.keys()
+        names = [name for name in _DTYPES if name in there]
+        arrays = {name: np.array(columns.get(name, nothing), _DTYPES[name]) for name in names}
+        self._first_epoch = int(epoch[0])
+        ends = np.searchsorted(epoch, epoch[0] + np.arange(n_ended), side="right")
+        self._ends = ends.tolist()
+        self._state = _State(arrays, step_size.copy(), n_rows, [], ())
+
+    def resolve(self) -> None:
+        """Bring every value into the arrays."""
+        self._store()
+        if self._state.on_device:
+            for name, group, rows, values in self._state.on_device:
+                self._column(self._state, name, group)[rows] = as_array(values)
+            self._state = self._state._replace(on_device=())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._state.arrays
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a view of a column: (n_stored,), the step sizes (n_stored, n_groups)."""
+        column = self._state.step_size if name == "step_size" else self._state.arrays[name]
+        return column[: self._state.n_stored]
+
+    def _store(self) -> None:
+        pending = self._state.pending
+        if not pending:
+            return
+        rows, marks = zip(*pending, strict=True)
+        first, end = self._state.n_stored, self.n_rows
+        marked = [(name, first + k, v) for k, some in enumerate(marks) for name, v in some]
+        names = dict.fromkeys(name for name, _, _ in marked)
+        state = self._with_room(end, len(rows[0]) - len(_OF_A_ROW), names)
+        n_before = bisect.bisect_right(self._ends, first)
+        ends = self._ends[n_before:]
+        n_ended = n_before + np.searchsorted(ends, np.arange(first, end), side="right")
+        new = slice(first, end)
+        for name, array in state.arrays.items():  # unless they are set below
+            array[new] = False if name == "skipped" else 0 if name == "epoch" else math.nan
+        state.arrays["epoch"][new] = self._first_epoch + n_ended
+        on_device = list(state.on_device)
+        columns = list(zip(*rows, strict=True))
+        of_a_row, step_sizes = columns[: len(_OF_A_ROW)], columns[len(_OF_A_ROW) :]
+        for name, values in zip(_OF_A_ROW, of_a_row, strict=True):
+            self._put(state, on_device, name, np.arange(first, end), values)
+        for group, values in enumerate(step_sizes):
+            self._put(state, on_device, "step_size", np.arange(first, end), values, group)
+        for name in names:
+            at, values = zip(*[(row, v) for other, row, v in marked if other == name], strict=True)
+            self._put(state, on_device, name, np.array(at), values)
+        self._state = state._replace(n_stored=end, pending=[], on_device=tuple(on_device))
+
+    def _put(
+        self,
+        state: _State,
+        on_device: list[tuple[str, int, NDArray[np.intp], Tensor]],
+        name: str,
+        rows: NDArray[np.intp],
+        values: tuple[Value, ...],
+        group: int = 0,
+    ) -> None:
+        """Write values into a column; those on a device when they are asked for."""
+        if any(issubclass(kind, Tensor) for kind in set(map(type, values))):
+            tensors = [value for value in values if isinstance(value, Tensor)]
+            is_on_device = [isinstance(value, Tensor) for value in values]
+            on_device.append((name, group, rows[is_on_device], torch.stack(tensors)))
+            values = tuple(0.0 if isinstance(value, Tensor) else value for value in values)
+        self._column(state, name, group)[rows] = values
+
+    @staticmethod
+    def _column(state: _State, name: str, group: int) -> NDArray[Any]:
+        return state.step_size[:, group] if name == "step_size" else state.arrays[name]
+
+    def _with_room(self, n_rows: int, n_groups: int, names: dict[str, None]) -> _State:
+        """Return the state with arrays for so many rows, groups, and columns of these names."""
+        state = self._state
+        capacity, known = state.step_size.shape
+        n_groups = max(n_groups, known)
+        missing = [name for name in names if name not in state.arrays]
+        if n_rows > capacity:
+            capacity = max(int(_GROWTH * n_rows), 256)
+        elif n_groups == known and not missing:
+            return state
+        arrays = {}
+        for name, array in state.arrays.items():
+            arrays[name] = np.empty(capacity, array.dtype)
+            arrays[name][: state.n_stored] = array[: state.n_stored]
+        for name in missing:
+            arrays[name] = np.full(capacity, math.nan)
+        step_size = np.full((capacity, n_groups), math.nan)
+        step_size[: state.n_stored, :known] = state.step_size[: state.n_stored]
+        return state._replace(arrays=arrays, step_size=step_size)

@@ -1,0 +1,1 @@
+"""What holds at fixed weights, and what the path adds to it; a new measure goes here."""

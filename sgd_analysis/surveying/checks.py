@@ -1,0 +1,97 @@
+"""What a survey has to know of a model and a loader before its numbers are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sgd_analysis._random_state import seed_all
+from sgd_analysis.surveying.drawing import would_draw_in_training
+from sgd_analysis.surveying.evaluation import FixedWeights
+
+
+def noise_is_known(weights: FixedWeights) -> bool:
+    """Return whether no module is kept from drawing by evaluation mode, as far as seen."""
+    if weights.first is None:
+        return True
+    inputs, targets, _ = weights.first
+    in_training = dict.fromkeys(weights.modules, True)
+    return not would_draw_in_training(
+        weights.modules,
+        lambda: weights.call(inputs, targets, mode=in_training),
+        weights.generators,
+    )
+
+
+def couples(weights: FixedWeights, *, compare: bool) -> bool:
+    """Return whether samples change each other's loss by sharing a batch.
+
+    A batch norm in training mode tells; of modules and criteria that are not torch's own, the
+    loss of a batch is compared with those of its halves, if that is asked for.
+    """
+    norms = [one for one in weights.modules if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    if any(norm.training or norm.running_mean is None for norm in norms):
+        return True
+    if not compare or weights.is_known or weights.first is None:
+        return False
+    inputs, targets, loss = weights.first
+    if not (_n_rows(inputs) == _n_rows(targets) >= 2):
+        return False
+    half = (len(inputs) + 1) // 2
+    parts = [(inputs, targets), *zip(inputs.split(half), targets.split(half), strict=True)]
+    quiet = dict.fromkeys(weights.drawing, False)
+    before, means, counts = weights.states(), [], []
+    try:
+        for part in parts:
+            seed_all(0, weights.generators)
+            found, predictions = weights.call(*part, mode=quiet)
+            (count,), _ = weights.counts([predictions], [part[1]])
+            means.append(float(found.detach()) / (count if weights.takes_sums else 1.0))
+            counts.append(count)
+    except Exception:
+        return True  # nobody knows, and to survey the batches visited is always right
+    finally:
+        before.restore()
+    together = np.average(means[1:], weights=counts[1:]) if sum(counts[1:]) else means[0]
+    return not _are_close(means[0], together, loss)
+
+
+def check_repeatable(weights: FixedWeights, *, seed_for: Callable[[int, int], None] | None) -> None:
+    """Raise if the first batch has by now another loss.
+
+    Args:
+        weights: after the survey.
+        seed_for: seeds the generators for a batch and a draw, where there are draws.
+
+    Raises:
+        ValueError: if it has.
+    """
+    if weights.is_known or weights.first is None or weights.n_forward == 1:
+        return
+    inputs, targets, loss = weights.first
+    before = weights.states()
+    if seed_for:
+        seed_for(0, 0)
+    again = weights.call(inputs, targets)[0].detach()
+    before.restore()
+    if not _are_close(float(again), float(loss), loss):
+        raise ValueError(
+            f"the first batch had the loss {float(loss):.6g}, and at the end of the survey "
+            f"{float(again):.6g}, at the same weights: the model or the criterion keeps "
+            "something from call to call (in a global variable or a closure, say), so that a "
+            "batch has no loss of its own; keep it in a buffer or in an attribute of a "
+            "module, which a survey puts back, or leave it out while surveying"
+        )
+
+
+def _n_rows(part: Any) -> int:
+    return len(part) if isinstance(part, Tensor) and part.ndim else 0
+
+
+def _are_close(one: float, other: float, like: Tensor) -> bool:
+    tolerance = torch.finfo(like.dtype).eps ** 0.5
+    return bool(np.isclose(one, other, rtol=tolerance, atol=0, equal_nan=True))

@@ -1,0 +1,262 @@
+"""What batches say at fixed weights: their losses and gradients, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgd_analysis._arrays import norms, quotient, read_only
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Survey:
+    r"""The losses and gradients of m batches, all at the **same** weights w.
+
+    `survey` and `LeastSquares.survey` make them. With n_b the number that batch b's mean divides
+    by and N their sum, the batches together are the finite sum
+
+    .. math:: F(w) = \sum_{b=1}^{m} \frac{n_b}{N} f_b(w)
+
+    whatever the partition: ragged tails, class weights and ignored targets included. A batch
+    with n_b = 0 has no mean; it counts for nothing.
+
+    Args:
+        loss: (n_batches,) each batch's mean loss f_b(w), in loss units.
+        denominator: (n_batches,) what each batch's mean divides by, n_b: its number of samples
+            (or of elements, of targets not ignored, or the sum of class weights).
+        n_samples: (n_batches,) the number of samples in each batch.
+        batch_gradient_norm: (n_batches,) the norm of each batch's gradient ‖∇f_b(w)‖.
+        full_gradient: (n_parameters,) the gradient ∇F(w) of all samples, the size-weighted mean
+            of the batches' gradients, in double precision.
+        between_batch_variance: Σ (n_b/N) ‖∇f_b(w) − ∇F(w)‖², how far the batches' gradients are
+            from the full gradient.
+        kept_gradient: (n_batches, n_parameters) each batch's gradient ∇f_b(w), or None if they
+            did not fit into memory.
+        draws: how many seeded draws of its random numbers the losses and gradients are means of;
+            0 where no draws were asked for.
+        standard_error: the standard error of the empirical risk that comes from the draws.
+        noise: what the modules that draw (dropout, say) add to the empirical risk by being in
+            training mode, in the mean over the draws; nan if they are in evaluation mode.
+        noise_error: the standard error of the noise.
+        couples: whether samples change each other's loss by sharing a batch, as with a batch
+            norm in training mode; then the empirical risk depends on how the samples are cut.
+        may_reorder: whether the loader may put the samples in other batches at its next pass.
+
+    Raises:
+        ValueError: if the shapes do not match, or no sample counts.
+    """
+
+    loss: NDArray[np.float64]
+    denominator: NDArray[np.float64]
+    n_samples: NDArray[np.int64]
+    batch_gradient_norm: NDArray[np.float64]
+    full_gradient: NDArray[np.floating]
+    between_batch_variance: float
+    kept_gradient: NDArray[Any] | None = None
+    draws: int = 0
+    standard_error: float = 0.0
+    noise: float = 0.0
+    noise_error: float = 0.0
+    couples: bool = False
+    may_reorder: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "denominator", "batch_gradient_norm"):
+            self._set(name, np.asarray(getattr(self, name), dtype=np.float64))
+        self._set("n_samples", np.asarray(self.n_samples, dtype=np.int64))
+        self._set("full_gradient", np.asarray(self.full_gradient))
+        m, p = len(self.loss), len(self.full_gradient)
+        columns = (self.loss, self.denominator, self.n_samples, self.batch_gradient_norm)
+        if any(column.shape != (m,) for column in columns) or self.full_gradient.ndim != 1:
+            raise ValueError(
+                "loss, denominator, n_samples and batch_gradient_norm must have one value a batch, "
+                f"and full_gradient one a parameter, got shapes {[c.shape for c in columns]} and "
+                f"{self.full_gradient.shape}"
+            )
+        if self.kept_gradient is not None:
+            self._set("kept_gradient", np.asarray(self.kept_gradient))
+            if self.kept_gradient.shape != (m, p):
+                raise ValueError(
+                    f"kept_gradient must have shape {(m, p)}, (n_batches, n_parameters), got "
+                    f"{self.kept_gradient.shape}"
+                )
+        if not (self.denominator.min(initial=0) >= 0 and self.denominator.sum() > 0):
+            raise ValueError(
+                f"a survey needs a batch with at least one sample that counts, got {m} batches of "
+                f"denominator {self.denominator}"
+            )
+
+    def _set(self, name: str, array: NDArray[Any]) -> None:
+        object.__setattr__(self, name, read_only(array))
+
+    def __repr__(self) -> str:
+        batches = f"{len(self.loss)} batches of {self.n_samples.sum()} samples"
+        error = f" ± {self.standard_error:.2g}" if self.draws else ""
+        return (
+            f"Survey({batches}, {len(self.full_gradient)} parameters: empirical risk "
+            f"{self.empirical_risk:.4g}{error}, full gradient norm {self.full_gradient_norm:.4g}, "
+            f"alignment {self.alignment:.4g})"
+        )
+
+    @property
+    def gradient(self) -> NDArray[Any]:
+        """(n_batches, n_parameters) each batch's gradient ∇f_b(w), in the parameters' dtype.
+
+        Raises:
+            ValueError: if they were not kept, because they did not fit into memory.
+        """
+        if self.kept_gradient is None:
+            m, p = len(self.loss), len(self.full_gradient)
+            raise ValueError(
+                f"the gradients of {m} batches by {p} parameters did not fit into memory, and "
+                "only their norms and mean were kept: give survey() a larger memory= (in bytes), "
+                "or fewer batches"
+            )
+        return self.kept_gradient
+
+    @property
+    def gram(self) -> NDArray[np.floating]:
+        """(n_batches, n_batches) the inner products ∇f_a(w) · ∇f_b(w), in double precision.
+
+        Raises ValueError if the gradients were not kept.
+        """
+        rows = self.gradient.astype(np.result_type(self.gradient, np.float64), copy=False)
+        with np.errstate(all="ignore"):
+            return np.asarray(rows.conj() @ rows.T)
+
+    @property
+    def empirical_risk(self) -> float:
+        """The global loss F(w), all samples at fixed weights, in loss units."""
+        return self._mean_over_samples(self.loss)
+
+    @property
+    def full_gradient_norm(self) -> float:
+        """The norm of the full gradient, ‖∇F(w)‖."""
+        return float(norms(self.full_gradient[None])[0])
+
+    @property
+    def mean_batch_gradient_norm(self) -> float:
+        """The size-weighted mean of the batches' gradient norms, Σ (n_b/N) ‖∇f_b(w)‖.
+
+        Only with these weights is it never below the norm of the full gradient.
+        """
+        return self._mean_over_samples(self.batch_gradient_norm)
+
+    @property
+    def alignment(self) -> float:
+        """‖∇F(w)‖ over the mean batch gradient norm, 1 if all point the same way; nan at 0/0."""
+        ratio = quotient(self.full_gradient_norm, self.mean_batch_gradient_norm)
+        return float(np.minimum(ratio, 1.0))  # rounding of aligned gradients gives a bit more
+
+    @property
+    def triangle_slack(self) -> float:
+        """The mean batch gradient norm minus ‖∇F(w)‖, what the triangle inequality leaves; >= 0."""
+        slack = self.mean_batch_gradient_norm - self.full_gradient_norm
+        return float(np.maximum(slack, 0.0))  # rounding of aligned gradients gives a bit less
+
+    def gradient_variance(self, *, estimate: bool = False) -> float:
+        r"""Return the trace of the covariance of the **samples'** gradients, tr Σ.
+
+        .. math:: \Sigma = \frac1N \sum_{i=1}^{N} (g_i - \nabla F)(g_i - \nabla F)^\top
+
+        It is exact where every batch holds one sample. From larger batches it can be estimated:
+        a uniform subset of B of the N samples has E‖∇f_B − ∇F‖² = (tr Σ/B)(N − B)/(N − 1), so
+        that, weighting the m batches of a random partition by their sizes,
+
+        .. math:: E \sum_b \tfrac{B_b}{N} \lVert \nabla f_b - \nabla F \rVert^2
+            = \operatorname{tr} \Sigma \sum_b \tfrac{N - B_b}{N(N - 1)}
+            = \frac{m - 1}{N - 1} \operatorname{tr} \Sigma,
+
+        whatever the sizes. The estimate is the sum on the left times (N − 1)/(m − 1).
+
+        Args:
+            estimate: whether to estimate it from batches of more than one sample. The estimate
+                is unbiased if each sample is in one batch and the batches were drawn uniformly
+                at random, as those of a `DataLoader(shuffle=True)` are; from a fixed order it
+                says nothing.
+
+        Returns:
+            tr Σ, in squared gradient units.
+
+        Raises:
+            ValueError: if a batch holds several samples and no estimate is asked for, if there
+                is only one batch to estimate from, or if the samples weigh differently in F
+                (class weights, ignored targets), for which the formulas do not hold.
+        """
+        m, n_samples = len(self.loss), self._n_samples_of_equal_weight
+        if (self.n_samples == 1).all():
+            return self.between_batch_variance
+        if not estimate:
+            raise ValueError(
+                "the spread of the samples' gradients is exact from batches of one sample only, "
+                f"got up to {self.n_samples.max()}: survey the samples one by one, or, if "
+                "the batches were drawn at random, ask for an unbiased estimate by estimate=True"
+            )
+        if m == 1:
+            raise ValueError("an estimate of the gradients' spread needs two batches, got one")
+        return self.between_batch_variance * (n_samples - 1) / (m - 1)
+
+    def gradient_noise_scale(self, *, estimate: bool = False) -> float:
+        """Return tr Σ / ‖∇F(w)‖², the batch size at which noise and gradient are of one size.
+
+        Args:
+            estimate: as for `gradient_variance`; unbiased then, too, ∇F being known exactly.
+
+        Returns:
+            The noise scale, a number of samples; inf where the full gradient is zero, and nan if
+            all gradients are.
+
+        Raises:
+            ValueError: as `gradient_variance`.
+        """
+        variance = self.gradient_variance(estimate=estimate)
+        return quotient(variance, self.full_gradient_norm * self.full_gradient_norm)
+
+    def gradient_diversity(self, *, estimate: bool = False) -> float:
+        """Return Σ‖g_i‖² / ‖Σ g_i‖² over the samples' gradients: 1/N if they are all the same.
+
+        The noise scale is N times the diversity, minus 1.
+
+        Args:
+            estimate: as for `gradient_variance`.
+
+        Returns:
+            The diversity, a pure number; inf where the full gradient is zero, and nan if all
+            gradients are.
+
+        Raises:
+            ValueError: as `gradient_variance`.
+        """
+        noise_scale = self.gradient_noise_scale(estimate=estimate)
+        return (noise_scale + 1) / float(self.n_samples.sum())
+
+    @property
+    def _n_samples_of_equal_weight(self) -> float:
+        with np.errstate(all="ignore"):
+            weights = self.denominator / self.n_samples
+        if not np.allclose(weights, weights[0], rtol=1e-12, atol=0):
+            raise ValueError(
+                "the samples must all weigh the same in the empirical risk for their gradients' "
+                "spread to be defined, got batches whose denominator is between "
+                f"{weights.min():g} and {weights.max():g} times their number of samples: "
+                "leave out class weights and ignored targets"
+            )
+        return float(self.n_samples.sum())
+
+    def _mean_over_samples(self, values: NDArray[np.float64]) -> float:
+        used = self.denominator > 0
+        with np.errstate(all="ignore"):
+            return float(self.denominator[used] @ values[used] / self.denominator.sum())
+
+
+def check_survey(name: str, value: object) -> None:
+    """Raise unless a value is a Survey.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(value, Survey):
+        raise TypeError(f"{name} must be a Survey, got {type(value).__name__}")

@@ -1,0 +1,1 @@
+"""What can be predicted before running: one file a theorem, all of them on least squares."""

@@ -1,0 +1,467 @@
+"""The recorder in two processes that train together, and that one process does without all that.
+
+Two processes take a while to start: they make all the runs below one after the other, and leave
+what they saw in files.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sgd_analysis import History, record
+
+N_RANKS = 2
+KEPT = ["plain", "accumulated", "bucket views", "bucket views, accumulated and zeroed"]
+
+WORKER = """
+import contextlib
+import datetime
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from sgd_analysis import record
+from sgd_analysis.recording import processes
+
+N_STEPS, STEPS_PER_EPOCH = 6, 3
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group(
+    "gloo",
+    init_method=f"file://{folder}/rendezvous",
+    rank=rank,
+    world_size=2,
+    timeout=datetime.timedelta(minutes=10),
+)
+
+batch_size = [6, 3][rank]  # a global mean of the losses has to weight them
+generator = torch.Generator().manual_seed(rank)
+inputs = torch.randn(N_STEPS, batch_size, 3, generator=generator, dtype=torch.float64)
+targets = torch.randn(N_STEPS, batch_size, 2, generator=generator, dtype=torch.float64)
+results = {"inputs": inputs, "targets": targets}
+
+
+def new_model():
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)
+    return torch.nn.Sequential(*layers).double()
+
+
+def train(
+    model,
+    settings,
+    n_parts=1,
+    set_to_none=True,
+    n_steps=N_STEPS,
+    steps_per_epoch=STEPS_PER_EPOCH,
+    reduction="mean",
+):
+    criterion = torch.nn.MSELoss(reduction=reduction)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    recorder = None
+    if settings is not None:
+        recorder = record(optimizer, criterion, steps_per_epoch=steps_per_epoch, **settings)
+    seen = {"losses": [], "weights": [], "gradients": [], "versions": []}
+    for x, y in zip(inputs[:n_steps], targets[:n_steps], strict=True):
+        optimizer.zero_grad(set_to_none=set_to_none)
+        printed = 0.0
+        for i, (some_x, some_y) in enumerate(zip(x.chunk(n_parts), y.chunk(n_parts), strict=True)):
+            with model.no_sync() if i + 1 < n_parts else contextlib.nullcontext():
+                loss = criterion(model(some_x), some_y)
+                (loss / n_parts).backward()
+            printed += loss.item() / n_parts
+        optimizer.step()
+        seen["losses"].append(printed)
+        seen["weights"].append([p.detach().clone() for p in model.parameters()])
+        seen["gradients"].append([p.grad.clone() for p in model.parameters()])
+        seen["versions"].append([p.grad._version for p in model.parameters()])
+    return seen, recorder
+
+
+def compare(name, settings, bucket_views=False, **loop):
+    def wrapped():
+        return DistributedDataParallel(new_model(), gradient_as_bucket_view=bucket_views)
+
+    unrecorded, _ = train(wrapped(), None, **loop)
+    model = wrapped()
+    recorded, recorder = train(model, settings, **loop)
+    gathered_while_recording = recorder.gather()
+    recorder.close()
+    results[name] = {
+        "unrecorded": unrecorded,
+        "recorded": recorded,
+        "history": recorder.history,
+        "gathered while recording": gathered_while_recording,
+        "gathered": recorder.gather(),
+        "hooks": sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()),
+    }
+
+
+compare("plain", {"weights": True})
+compare("norms", {"gradients": "norms", "weights": True})
+compare("accumulated", {"weights": True}, n_parts=3)
+compare("bucket views", {"weights": True}, bucket_views=True)
+compare(
+    "bucket views, accumulated and zeroed",
+    {"weights": True},
+    bucket_views=True,
+    n_parts=3,
+    set_to_none=False,
+)
+compare("none", {"gradients": "none"})
+
+# A model whose parameters are sharded, and the same model whole.
+def sharded(gradients, **settings):
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    model = model.double()
+    fully_shard(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    criterion = torch.nn.MSELoss()
+    seen = {"losses": [], "gradients": [], "weights": []}
+    recorder = None
+    if gradients:
+        recorder = record(optimizer, criterion, steps_per_epoch=3, gradients=gradients, **settings)
+    for x, y in zip(inputs, targets, strict=True):
+        seen["weights"].append([p.full_tensor().detach().clone() for p in model.parameters()])
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        seen["losses"].append(loss.item())
+        seen["gradients"].append([p.grad.full_tensor().clone() for p in model.parameters()])
+        optimizer.step()
+    seen["end"] = [p.full_tensor().detach() for p in model.parameters()]
+    if recorder is not None:
+        recorder.close()
+        seen["history"], seen["gathered"] = recorder.history, recorder.gather()
+    return seen
+
+
+results["sharded"] = {
+    "unrecorded": sharded(None),
+    "auto": sharded("auto", weights=True),
+    "norms": sharded("norms"),
+}
+
+# Without averaging, so that the ranks need not make as many steps.
+_, recorder = train(new_model(), {}, reduction="sum")
+results["sums"] = {"history": recorder.history, "gathered": recorder.gather()}
+recorder.close()
+
+for name, n_steps, steps_per_epoch in [("steps", 4 + rank, 3), ("epochs", 4, 3 - rank)]:
+    _, recorder = train(new_model(), {}, n_steps=n_steps, steps_per_epoch=steps_per_epoch)
+    try:
+        recorder.gather()
+    except RuntimeError as error:
+        results[f"different {name}"] = str(error)
+    recorder.close()
+
+
+def failing(self, parameter):
+    raise RuntimeError("made to fail")
+
+
+processes.LocalGradients._copy = failing
+results["failing"] = {}
+try:
+    results["failing"]["seen"], recorder = train(DistributedDataParallel(new_model()), {})
+    results["failing"]["history"] = recorder.history
+    recorder.close()
+except Exception as error:  # a warning of close() is one, too
+    results["failing"]["error"] = repr(error)
+
+torch.save(results, f"{folder}/rank_{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of the two processes has seen."""
+    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+        pytest.skip("this torch cannot train in several processes")
+    folder = tmp_path_factory.mktemp("ranks")
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", WORKER, str(rank), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(N_RANKS)
+    ]
+    try:
+        outputs = [worker.communicate(timeout=600)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0] * N_RANKS, "\n".join(outputs)
+    # What these processes have just written may be unpickled.
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in range(N_RANKS)]
+
+
+def oracle(rank, step, weights):
+    """The loss of a rank's whole batch at given weights, and its gradient, without any of DDP."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)
+    ).double()
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(weights.copy()), model.parameters())
+    residuals = model(rank["inputs"][step]) - rank["targets"][step]
+    loss = residuals.square().mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    return loss.item(), torch.cat([g.ravel() for g in gradients]).numpy()
+
+
+def oracles(rank, history):
+    rows = [oracle(rank, k, weights) for k, weights in enumerate(history.weights)]
+    losses, gradients = zip(*rows, strict=True)
+    return np.array(losses), np.array(gradients)
+
+
+@pytest.mark.parametrize("run", [*KEPT, "norms", "none"])
+def test_recording_changes_nothing_about_a_distributed_run(ranks, run):
+    for rank in ranks:
+        unrecorded, recorded = rank[run]["unrecorded"], rank[run]["recorded"]
+        assert recorded["losses"] == unrecorded["losses"]
+        assert recorded["versions"] == unrecorded["versions"]
+        for what in ("weights", "gradients"):
+            for one, other in zip(recorded[what], unrecorded[what], strict=True):
+                assert all(map(torch.equal, one, other)), what
+        assert rank[run]["hooks"] == 0
+
+
+@pytest.mark.parametrize("run", [*KEPT, "norms"])
+def test_each_rank_records_the_losses_of_its_own_batches(ranks, run):
+    for rank, batch_size in zip(ranks, [6, 3], strict=True):
+        history = rank[run]["history"]
+        assert_allclose(history.loss, oracles(rank, history)[0], rtol=1e-10)
+        assert_allclose(history.loss, rank[run]["recorded"]["losses"], rtol=1e-14)
+        assert_array_equal(history.n_samples, [batch_size] * 6)
+        assert_array_equal(history.denominator, [2 * batch_size] * 6)  # elements: two outputs
+        assert (history.n_steps, history.n_epochs) == (6, 2)
+    assert not np.any(ranks[0][run]["history"].loss == ranks[1][run]["history"].loss)
+
+
+@pytest.mark.parametrize("run", KEPT)
+def test_local_gradients_are_those_of_a_ranks_own_batches(ranks, run):
+    for rank in ranks:
+        history = rank[run]["history"]
+        gradients = oracles(rank, history)[1]
+        assert_allclose(history.local_gradient, gradients, rtol=1e-10, atol=1e-14)
+        norms = np.linalg.norm(gradients, axis=1)
+        assert_allclose(history.local_gradient_norm, norms, rtol=1e-10)
+
+
+@pytest.mark.parametrize("run", KEPT)
+def test_the_gradient_is_the_mean_of_the_local_ones(ranks, run):
+    histories = [rank[run]["history"] for rank in ranks]
+    mean = np.mean([history.local_gradient for history in histories], axis=0)
+    for history in histories:
+        assert_allclose(history.gradient, mean, rtol=1e-10, atol=1e-14)
+    norms = np.mean([history.local_gradient_norm for history in histories], axis=0)
+    assert (histories[0].gradient_norm <= norms).all()
+    assert_array_equal(*[history.weights for history in histories])
+
+
+def test_norms_alone_are_those_of_the_vectors(ranks):
+    for rank in ranks:
+        norms, whole = rank["norms"]["history"], rank["plain"]["history"]
+        assert_allclose(norms.gradient_norm, whole.gradient_norm, rtol=1e-10)
+        assert_allclose(norms.local_gradient_norm, whole.local_gradient_norm, rtol=1e-10)
+        assert_allclose(norms.path_gradient_norm, whole.path_gradient_norm, rtol=1e-10)
+        assert len(norms.local_gradients.kept) == 0
+
+
+def test_no_gradients_are_recorded_where_none_are_wanted(ranks):
+    for rank in ranks:
+        history = rank["none"]["history"]
+        assert history.gradients is None and history.local_gradients is None
+        assert_array_equal(history.loss, rank["plain"]["history"].loss)
+
+
+def test_a_hook_that_fails_in_the_backward_pass_does_not_end_the_run(ranks):
+    for rank in ranks:
+        failing = rank["failing"]
+        assert failing["error"].startswith("UserWarning"), failing["error"]
+        assert "recording stopped" in failing["error"] and "made to fail" in failing["error"]
+        assert failing["seen"]["losses"] == rank["plain"]["unrecorded"]["losses"]
+        assert failing["history"].n_steps == 0
+
+
+class TestShardedParameters:
+    """`fully_shard`: each rank records its own shards, and `gather` puts them together."""
+
+    def test_recording_changes_nothing(self, ranks):
+        for rank in ranks:
+            for how in ("auto", "norms"):
+                for what in ("losses", "end"):
+                    one, other = rank["sharded"]["unrecorded"][what], rank["sharded"][how][what]
+                    assert all(
+                        torch.equal(*map(torch.as_tensor, p)) for p in zip(one, other, strict=True)
+                    )
+
+    @pytest.mark.parametrize("how", ["auto", "norms"])
+    def test_every_step_is_recorded_with_the_norm_of_the_whole_gradient(self, ranks, how):
+        seen = ranks[0]["sharded"][how]
+        gathered, whole = seen["gathered"], flat(seen["gradients"])
+        assert gathered.n_steps == len(whole)
+        assert_array_equal(seen["history"].loss, seen["losses"])
+        assert_allclose(gathered.gradient_norm, np.linalg.norm(whole, axis=1), rtol=1e-12)
+        paths = whole.reshape(2, 3, -1).mean(axis=1)
+        assert_allclose(gathered.path_gradient_norm, np.linalg.norm(paths, axis=1), rtol=1e-12)
+        assert_allclose(gathered[-1].path_gradient[0], paths[-1], rtol=1e-10, atol=1e-15)
+
+    def test_whole_gradients_and_weights_are_put_together(self, ranks):
+        seen = ranks[0]["sharded"]["auto"]
+        assert_array_equal(seen["gathered"].gradient, flat(seen["gradients"]))
+        assert_array_equal(seen["gathered"].weights, flat(seen["weights"]))
+        width = seen["gathered"].gradient.shape[1]
+        assert seen["history"].gradient.shape[1] < width  # a rank has its shards only
+        assert sum(rank["sharded"]["auto"]["history"].gradient.shape[1] for rank in ranks) == width
+
+
+def flat(steps):
+    return np.array([torch.cat([part.flatten() for part in parts]).numpy() for parts in steps])
+
+
+class TestGathering:
+    def test_only_the_first_rank_gets_a_history(self, ranks):
+        for run in (*KEPT, "norms", "none"):
+            for when in ("gathered", "gathered while recording"):
+                assert isinstance(ranks[0][run][when], History)
+                assert ranks[1][run][when] is None
+
+    def test_losses_are_weighted_by_the_sizes_of_the_ranks_batches(self, ranks):
+        gathered, histories = self.of(ranks, "plain")
+        assert_array_equal(gathered.denominator, [12 + 6] * 6)
+        assert_array_equal(gathered.n_samples, [6 + 3] * 6)
+        # The loss of both batches as one, at the weights both ranks have.
+        for k, weights in enumerate(histories[0].weights):
+            both = {
+                name: [torch.cat([rank[name][k] for rank in ranks])]
+                for name in ("inputs", "targets")
+            }
+            assert_allclose(gathered.loss[k], oracle(both, 0, weights)[0], rtol=1e-10)
+        assert_allclose(gathered.running_loss, gathered.loss.reshape(2, 3).mean(1), rtol=1e-10)
+
+    def test_the_gradient_is_the_averaged_one_and_the_ranks_keep_their_own(self, ranks):
+        gathered, histories = self.of(ranks, "plain")
+        assert_array_equal(gathered.gradient, histories[0].gradient)
+        assert gathered.local_gradients is None
+        assert len(gathered.ranks) == N_RANKS
+        for found, history in zip(gathered.ranks, histories, strict=True):
+            assert_array_equal(found.local_gradient, history.local_gradient)
+            assert_array_equal(found.local_gradient_norm, history.local_gradient_norm)
+            assert_array_equal(found.loss, history.loss)
+        norms = np.mean([found.local_gradient_norm for found in gathered.ranks], axis=0)
+        assert (gathered.gradient_norm <= norms).all()
+
+    def test_an_epoch_of_it_has_that_epoch_of_every_rank(self, ranks):
+        gathered, histories = self.of(ranks, "plain")
+        for found, history in zip(gathered[1].ranks, histories, strict=True):
+            assert_array_equal(found.loss, history.loss[3:])
+            assert_array_equal(found.local_gradient, history.local_gradient[3:])
+
+    def test_norms_alone_are_gathered_too(self, ranks):
+        gathered, histories = self.of(ranks, "norms")
+        assert_array_equal(gathered.gradient_norm, histories[0].gradient_norm)
+        for found, history in zip(gathered.ranks, histories, strict=True):
+            assert_array_equal(found.local_gradient_norm, history.local_gradient_norm)
+
+    def test_of_sums_the_mean_over_the_ranks_is_that_whose_gradient_is_averaged(self, ranks):
+        gathered, histories = self.of(ranks, "sums")
+        total = histories[0].loss + histories[1].loss
+        assert_allclose(gathered.loss, total / 2, rtol=1e-14)
+        assert_array_equal(gathered.denominator, [12 + 6] * 6)
+        means = (total / 18).reshape(2, 3).mean(1)
+        assert_allclose(gathered.running_loss, means, rtol=1e-10)
+
+    @pytest.mark.parametrize(
+        ("what", "counts"), [("steps", [(4, 1), (5, 1)]), ("epochs", [(4, 1), (4, 2)])]
+    )
+    def test_ranks_that_do_not_fit_together_are_refused_on_each_of_them(self, ranks, what, counts):
+        for rank in ranks:
+            message = rank[f"different {what}"]
+            assert message.startswith("the ranks must have recorded the same steps and epochs")
+            assert message.endswith(f"got (n_steps, n_epochs) {counts}")
+
+    @pytest.mark.parametrize("run", ["plain", "norms", "none", "sums"])
+    def test_it_is_the_same_after_saving_and_loading(self, ranks, run, tmp_path):
+        gathered, _ = self.of(ranks, run)
+        gathered.save(tmp_path / "gathered.npz")
+        loaded = History.load(tmp_path / "gathered.npz")
+        assert len(loaded.ranks) == N_RANKS
+        pairs = [(loaded, gathered), *zip(loaded.ranks, gathered.ranks, strict=True)]
+        for found, expected in pairs:
+            for name in ("loss", "denominator", "epoch", "step_size", "skipped", "running_loss"):
+                assert_array_equal(getattr(found, name), getattr(expected, name))
+            for name in ("gradients", "local_gradients"):
+                one, other = getattr(found, name), getattr(expected, name)
+                assert (one is None) == (other is None)
+                if one is not None:
+                    assert dict(one.arrays()).keys() == dict(other.arrays()).keys()
+                    for key, array in one.arrays():
+                        assert_array_equal(array, getattr(other, key))
+            assert (found.n_epochs, found.metadata) == (expected.n_epochs, dict(expected.metadata))
+
+    @staticmethod
+    def of(ranks, run):
+        return ranks[0][run]["gathered"], [rank[run]["history"] for rank in ranks]
+
+
+class TestOneProcess:
+    def test_nothing_of_torch_distributed_is_imported_or_needed(self):
+        code = """
+import sys
+
+import torch.optim, torch.utils.data
+
+
+def step():
+    optimizer.zero_grad()
+    criterion(model(torch.ones(5, 2)), torch.zeros(5, 1)).backward()
+    optimizer.step()
+
+
+def imported():
+    return {name for name in sys.modules if name.startswith("torch.distributed")}
+
+
+model, criterion = torch.nn.Linear(2, 1), torch.nn.MSELoss()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+step()
+before = imported()  # torch imports some of it on its own
+sys.modules["torch.distributed"] = None  # from here on, importing it fails
+import sgd_analysis
+
+with sgd_analysis.record(optimizer, criterion, steps_per_epoch=2) as recorder:
+    for _ in range(3):
+        step()
+    assert recorder.gather().n_steps == 3
+assert recorder.history.n_epochs == 1
+print(sorted(imported() - before))
+"""
+        found = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
+        )
+        assert found.stdout == "[]\n"
+
+    def test_its_history_is_the_gathered_one_and_has_no_local_gradients(self):
+        model = torch.nn.Linear(2, 1)
+        optimizer, criterion = torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.MSELoss()
+        with record(optimizer, criterion, steps_per_epoch=1) as recorder:
+            criterion(model(torch.ones(5, 2)), torch.zeros(5, 1)).backward()
+            optimizer.step()
+        assert_array_equal(recorder.gather().loss, recorder.history.loss)
+        assert recorder.gather().ranks == ()
+        with pytest.raises(ValueError, match="local_gradients were not recorded"):
+            _ = recorder.history.local_gradient_norm
