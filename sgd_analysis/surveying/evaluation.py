@@ -151,11 +151,17 @@ class FixedWeights:
         self._at_start.restore()
 
     def states(self) -> RandomStates:
+        """Return where all generators stand that a forward pass may draw from."""
         return RandomStates(self.generators)
 
     def counts(
         self, predictions: Any, targets: Any
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what each of k batches' means divides by (k,), and their numbers of samples (k,).
+
+        Raises:
+            ValueError: if nobody says how many samples a batch stands for.
+        """
         if self._given is not None:
             denominator = of_each(self._given, predictions, targets)
             if not (np.isfinite(denominator).all() and denominator.min() >= 0):
@@ -238,6 +244,7 @@ class FixedWeights:
         return torch.stack(losses), torch.stack(gradients), predictions, targets
 
     def one(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor, Any]:
+        """Return the loss (), the gradient (n_parameters,) and the predictions of one batch."""
         tensors = self._tensors()
         loss, predictions = self.call(inputs, targets)
         if self.first is None:

@@ -46,6 +46,7 @@ class MomentSteps:
 
     @cached_property
     def samples(self) -> StepMoments:
+        """The moments of the samples' steps."""
         return StepMoments.of(*self.rows)
 
     @cached_property
