@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgd_analysis._arrays import Value, as_array
+from sgd_analysis._validation import kind_of
 
 Denominator: TypeAlias = Callable[..., Value]
 
@@ -172,7 +173,7 @@ def mean_criterion(criterion: object) -> None:
     if not callable(criterion):
         raise TypeError(
             "criterion must be callable as criterion(predictions, targets), got "
-            f"{type(criterion).__name__}"
+            f"{kind_of(criterion)}"
         )
     reduction = getattr(criterion, "reduction", "mean")
     if reduction != "mean":

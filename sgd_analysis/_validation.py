@@ -23,7 +23,7 @@ def positive_number(name: str, value: float) -> float:
         ValueError: if it is not positive and finite.
     """
     if not isinstance(value, (int, float, Real)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be a number, got {value!r} of type {kind_of(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -45,7 +45,7 @@ def integer_between(
         ValueError: if it is out of range.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {kind_of(value)}")
     number = operator.index(value)
     if high is None:
         if number < low:
@@ -63,7 +63,7 @@ def instance_of(name: str, value: object, kind: type, meaning: str) -> None:
         TypeError: if it is not.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, {meaning}, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a {kind.__name__}, {meaning}, got {kind_of(value)}")
 
 
 def weight_vectors(name: str, value: ArrayLike, n_parameters: int) -> NDArray[np.float64]:
@@ -199,3 +199,10 @@ def _unmasked(name: str, values: ArrayLike) -> NDArray[Any]:
         return np.array(values)
     except ValueError:
         raise ValueError(f"{name} must have rows of the same length, got ragged ones") from None
+
+
+def kind_of(value: object) -> str:
+    """Return the name of a value's class, with its module unless it is Python's own or ours."""
+    cls = type(value)
+    own = cls.__module__ == "builtins" or cls.__module__.startswith("sgd_analysis.")
+    return cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}"

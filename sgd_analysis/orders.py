@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
-from sgd_analysis._validation import integer_between, sample_indices
+from sgd_analysis._validation import integer_between, kind_of, sample_indices
 
 Order: TypeAlias = Callable[[int, int, Generator], Iterator[Tensor]]
 
@@ -197,7 +197,7 @@ def checked_epochs(
         indices = sample_indices(given)
         named = indices is not None and len(indices) > 0
         if indices is None or not (named and 0 <= indices.min() and indices.max() < n_samples):
-            kind = f"a {type(given).__name__}"
+            kind = f"a {kind_of(given)}"
             if (dtype := getattr(given, "dtype", None)) is not None:
                 kind += f" of shape {tuple(np.shape(given))}, dtype {dtype}"
             raise ValueError(

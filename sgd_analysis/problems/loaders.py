@@ -16,6 +16,7 @@ from torch.utils.data import (
 )
 
 from sgd_analysis._random_state import undisturbed
+from sgd_analysis._validation import kind_of
 
 
 def all_samples(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
@@ -31,7 +32,7 @@ def all_samples(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
     if not isinstance(loader, Iterable):
         raise TypeError(
             "loader must be a DataLoader, or an iterable of batches (inputs, targets), got "
-            f"{type(loader).__name__}"
+            f"{kind_of(loader)}"
         )
     with undisturbed(loader):
         batches = list(_in_order(loader) if isinstance(loader, DataLoader) else loader)
@@ -63,7 +64,7 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
     if type(sampler) not in (SequentialSampler, RandomSampler):
         raise ValueError(
             "loader must go through its whole dataset, in order or shuffled, got a "
-            f"{type(sampler).__name__}: if it picks some of the samples, give a loader of "
+            f"{kind_of(sampler)}: if it picks some of the samples, give a loader of "
             "torch.utils.data.Subset(dataset, indices)"
         )
     samples = [dataset[index] for index in range(len(dataset))]
@@ -74,4 +75,4 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
 
 def _kind(value: object) -> str:
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
-    return type(value).__name__ + shape
+    return kind_of(value) + shape

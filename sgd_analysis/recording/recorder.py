@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sgd_analysis._arrays import Value
 from sgd_analysis._criteria import batch_size_of, denominator_of
-from sgd_analysis._validation import integer_between, positive_number
+from sgd_analysis._validation import integer_between, kind_of, positive_number
 from sgd_analysis.history.history import History
 from sgd_analysis.recording import backward, processes
 from sgd_analysis.recording.attribution import SeenLosses
@@ -339,7 +339,7 @@ class Recorder:
                     "n_samples",
                     f"the number of samples of a batch is not known, and is nan ({error!r}): "
                     "give record(..., n_samples=...) a function of what "
-                    f"{type(module).__name__} is called with that returns a positive number",
+                    f"{kind_of(module)} is called with that returns a positive number",
                 )
             self._losses.add(index, loss, denominator, n_samples)
 
@@ -532,7 +532,7 @@ def _hooked(criterion: nn.Module, hook: Callable[..., None]) -> Any:
         return criterion.register_forward_hook(hook, with_kwargs=True)
     except RuntimeError as error:
         raise TypeError(
-            f"{type(criterion).__name__} takes no hooks ({error}): leave it out, and tell the "
+            f"{kind_of(criterion)} takes no hooks ({error}): leave it out, and tell the "
             "number of samples by recorder.observe(loss, n_samples)"
         ) from None
 
@@ -568,7 +568,7 @@ def _checked_size(
                 f"{tuple(loss.shape)} of {loss.dtype}"
             )
     elif not isinstance(loss, Real):
-        raise TypeError(f"loss must be a number or a tensor, got {type(loss).__name__}")
+        raise TypeError(f"loss must be a number or a tensor, got {kind_of(loss)}")
     if isinstance(n_samples, Tensor):
         if n_samples.numel() != 1 or n_samples.is_complex():
             raise ValueError(f"{name} must be one real number, got {n_samples}")
@@ -600,19 +600,17 @@ def _check_kinds(
     history: object,
 ) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
-        )
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind_of(optimizer)}")
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise TypeError(
-            f"optimizer must take hooks, and {type(optimizer).__name__} does not, having left out "
+            f"optimizer must take hooks, and {kind_of(optimizer)} does not, having left out "
             "super().__init__(): give the optimizer it wraps"
         )
     for criterion in criteria:
         if not isinstance(criterion, nn.Module):
             raise TypeError(
                 "each criterion must be a module such as torch.nn.MSELoss(), got "
-                f"{type(criterion).__name__}: give none for a loss that is a function; it is "
+                f"{kind_of(criterion)}: give none for a loss that is a function; it is "
                 "recorded all the same, and recorder.observe(loss, n_samples) in the loop tells "
                 "the number of samples"
             )
@@ -626,4 +624,4 @@ def _check_kinds(
     if not isinstance(weights, bool):
         raise TypeError(f"weights must be True or False, got {weights!r}")
     if history is not None and not isinstance(history, History):
-        raise TypeError(f"history must be a History, got {type(history).__name__}")
+        raise TypeError(f"history must be a History, got {kind_of(history)}")

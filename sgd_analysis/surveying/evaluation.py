@@ -22,6 +22,7 @@ from sgd_analysis._criteria import (
     require_gradient,
 )
 from sgd_analysis._random_state import RandomStates
+from sgd_analysis._validation import kind_of
 from sgd_analysis._weights import trainable
 from sgd_analysis.surveying.drawing import is_of_torch, watched
 from sgd_analysis.surveying.kept_state import KeptState
@@ -347,7 +348,7 @@ def _check_pairs(batches: list[Any]) -> None:
     for batch in batches:
         is_sequence = isinstance(batch, (tuple, list))
         if not is_sequence or len(batch) != 2:
-            given = f"{len(batch)} items" if is_sequence else type(batch).__name__
+            given = f"{len(batch)} items" if is_sequence else kind_of(batch)
             raise TypeError(f"loader must yield pairs (inputs, targets), one a batch, got {given}")
 
 

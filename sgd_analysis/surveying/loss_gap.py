@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sgd_analysis._validation import kind_of
 from sgd_analysis.history.history import History
 from sgd_analysis.surveying.survey import Survey, check_survey
 
@@ -90,7 +91,7 @@ def loss_gap(epoch: History, at_end: Survey, *, evaluated: Survey | None = None)
         ValueError: if epoch is not exactly one finished epoch, or the sample counts differ.
     """
     if not isinstance(epoch, History):
-        raise TypeError(f"epoch must be a History of one epoch, got {type(epoch).__name__}")
+        raise TypeError(f"epoch must be a History of one epoch, got {kind_of(epoch)}")
     if epoch.n_epochs != 1 or epoch.epoch[0] != epoch.epoch[-1]:
         raise ValueError(
             "epoch must be exactly one finished epoch, history[e], got a history of "

@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from sgd_analysis._arrays import quotient
 from sgd_analysis._criteria import Criterion
 from sgd_analysis._random_state import undisturbed
-from sgd_analysis._validation import integer_between
+from sgd_analysis._validation import integer_between, kind_of
 from sgd_analysis._weights import trainable
 from sgd_analysis.surveying.checks import check_repeatable, couples, noise_is_known
 from sgd_analysis.surveying.draws import Draws
@@ -226,16 +226,16 @@ def _may_reorder(loader: object) -> bool:
 
 def _check_kinds(model: object, criterion: object, loader: object, n_samples: object) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"model must be a torch.nn.Module, got {kind_of(model)}")
     if not callable(criterion):
         raise TypeError(
             "criterion must be callable as criterion(predictions, targets), got "
-            f"{type(criterion).__name__}"
+            f"{kind_of(criterion)}"
         )
     if not isinstance(loader, Iterable):
         raise TypeError(
             "loader must be an iterable of batches (inputs, targets), such as a DataLoader, got "
-            f"{type(loader).__name__}"
+            f"{kind_of(loader)}"
         )
     if n_samples is not None and not callable(n_samples):
         raise TypeError(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import norms, quotient, read_only
+from sgd_analysis._validation import kind_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -259,4 +260,4 @@ def check_survey(name: str, value: object) -> None:
         TypeError: if it is none.
     """
     if not isinstance(value, Survey):
-        raise TypeError(f"{name} must be a Survey, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a Survey, got {kind_of(value)}")

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from sgd_analysis._validation import kind_of
 from sgd_analysis._weights import trainable
 from sgd_analysis.problems.finite_sum import FiniteSum
 from sgd_analysis.problems.least_squares import LeastSquares
@@ -60,7 +61,7 @@ def check_method(problem: FiniteSum, optimizer: object, gradient: object) -> Non
         if not isinstance(problem, LeastSquares):
             raise ValueError(
                 'gradient="closed form" needs a LeastSquares, whose gradient has a formula, got a '
-                f'{type(problem).__name__}: use gradient="autograd"'
+                f'{kind_of(problem)}: use gradient="autograd"'
             )
         dtype = trainable(problem.model)[0].dtype
         if dtype not in (torch.float32, torch.float64):

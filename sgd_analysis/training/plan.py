@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgd_analysis._validation import integer_between, positive_number
+from sgd_analysis._validation import integer_between, kind_of, positive_number
 from sgd_analysis.orders import Order, checked_epochs, known_order, without_the_rest
 from sgd_analysis.problems.finite_sum import FiniteSum
 from sgd_analysis.stopping import StoppingRule, diverged, epochs_reached
@@ -81,7 +81,7 @@ def checked_plan(
     """
     if not isinstance(problem, FiniteSum):
         raise TypeError(
-            f"problem must be a FiniteSum or a LeastSquares, got {type(problem).__name__}: "
+            f"problem must be a FiniteSum or a LeastSquares, got {kind_of(problem)}: "
             "FiniteSum.from_loader makes one from a model and a DataLoader"
         )
     if not isinstance(drop_last, bool):

@@ -140,9 +140,15 @@ class PicksAFew(Sampler):
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (DataLoader(DATA, sampler=SubsetRandomSampler([1, 2])), "got a SubsetRandomSampler"),
-        (DataLoader(DATA, sampler=WeightedRandomSampler([1] * 11, 3)), "a WeightedRandomSampler"),
-        (DataLoader(DATA, batch_sampler=PicksAFew()), "got a PicksAFew: .*Subset"),
+        (
+            DataLoader(DATA, sampler=SubsetRandomSampler([1, 2])),
+            r"got a torch\.utils\.data\.sampler\.SubsetRandomSampler",
+        ),
+        (
+            DataLoader(DATA, sampler=WeightedRandomSampler([1] * 11, 3)),
+            r"a torch\.utils\.data\.sampler\.WeightedRandomSampler",
+        ),
+        (DataLoader(DATA, batch_sampler=PicksAFew()), "got a .*PicksAFew: .*Subset"),
         ([], "at least one batch, got none"),
         (DataLoader(Subset(DATA, [])), "at least one batch, got none"),
         ([(torch.ones(2, 1), torch.ones(2)), (torch.ones(2, 3), torch.ones(2))], "of one shape"),
@@ -158,15 +164,18 @@ def test_a_loader_that_does_not_hold_whole_data_is_refused(loader, message):
     ("loader", "message"),
     [
         (3, "must be a DataLoader, or an iterable of batches .* got int"),
-        (DataLoader(INPUTS, batch_size=4), r"targets\) does, got Tensor of shape \(11, 2\)"),
-        (DataLoader(TensorDataset(INPUTS), batch_size=4), r"got Tensor of shape \(11, 2\)"),
-        ([(INPUTS, TARGETS, TARGETS)], "got Tensor of shape .*, Tensor of shape .*, Tensor of"),
+        (DataLoader(INPUTS, batch_size=4), r"targets\) does, got torch.Tensor of shape \(11, 2\)"),
+        (DataLoader(TensorDataset(INPUTS), batch_size=4), r"got torch.Tensor of shape \(11, 2\)"),
+        (
+            [(INPUTS, TARGETS, TARGETS)],
+            "got torch.Tensor of .*, torch.Tensor of .*, torch.Tensor of",
+        ),
         ([{"inputs": INPUTS, "targets": TARGETS}], "got dict"),
         (
             [(torch.tensor(1.0), torch.tensor(2.0))],
-            r"a row a sample, .* got Tensor of shape \(\), T",
+            r"a row a sample, .* got torch.Tensor of shape \(\), torch",
         ),
-        ([(INPUTS.numpy(), TARGETS.numpy())], "got ndarray, ndarray"),
+        ([(INPUTS.numpy(), TARGETS.numpy())], "got numpy.ndarray, numpy.ndarray"),
     ],
 )
 def test_batches_that_are_no_pairs_of_tensors_are_refused(loader, message):
