@@ -1,8 +1,7 @@
-"""Numbers on their way from torch to numpy, and sums that keep their digits."""
+"""Numbers on their way from torch to numpy, and what all rooms compute with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,28 +28,11 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
-_BLOCK = 2**16  # numbers in double precision, which a processor's cache holds
-
-
 @quiet
 def norms(vectors: NDArray[Any]) -> NDArray[np.float64]:
     """Return the norms (n,) of vectors (n, n_parameters), summed up in double precision."""
-    squares = np.einsum("ij,ij->i", vectors, vectors.conj(), dtype=_double(vectors))
+    squares = np.einsum("ij,ij->i", vectors, vectors.conj(), dtype=double(vectors))
     return np.asarray(np.sqrt(squares.real))
-
-
-@quiet
-def weighted_sum(weights: NDArray[np.float64], vectors: NDArray[Any]) -> NDArray[Any]:
-    """Return the sum of vectors times weights in double precision, leaving out the weights 0."""
-    used = weights != 0
-    if not used.all():
-        weights, vectors = weights[used], vectors[used]
-    return np.asarray(np.einsum("i,ij->j", weights, vectors, dtype=_double(vectors)))
-
-
-def as_means(values: NDArray[Any], divisor: NDArray[np.float64] | None) -> NDArray[Any]:
-    """Return values of objectives (n,) divided by what makes means of those that are sums."""
-    return values if divisor is None else values / np.where(np.isnan(divisor), 1.0, divisor)
 
 
 @quiet
@@ -69,30 +51,8 @@ def weighted_means(
     return np.asarray(sums / totals)
 
 
-def weighted_sums(
-    weights: NDArray[np.float64], vectors: NDArray[Any], edges: NDArray[np.intp]
-) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield the `weighted_sum` of the vectors from each edge to the next, some epochs at a time.
-
-    Short epochs are summed up together, in a block of memory of constant size.
-    """
-    n_rows = _BLOCK // max(vectors.shape[1], 1)
-    first, n_epochs = 0, len(edges) - 1
-    while first < n_epochs:
-        within = np.searchsorted(edges, edges[first] + n_rows, side="right") - 1
-        end = max(int(within), first + 1)
-        rows = slice(edges[first], edges[end])
-        if end == first + 1:
-            yield slice(first, end), weighted_sum(weights[rows], vectors[rows])[None]
-        else:
-            products = np.multiply(weights[rows, None], vectors[rows], dtype=_double(vectors))
-            products[weights[rows] == 0] = 0  # where a vector may be nan
-            sums = np.add.reduceat(products, edges[first:end] - edges[first], axis=0)
-            yield slice(first, end), sums
-        first = end
-
-
-def _double(vectors: NDArray[Any]) -> Any:
+def double(vectors: NDArray[Any]) -> Any:
+    """Return the type to sum up vectors in: double precision, real or complex."""
     return np.result_type(vectors.dtype, np.float64)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgd_analysis._arrays import quiet
 from sgd_analysis._progress import progress_bar
-from sgd_analysis._validation import finite_vector, integer_between, positive_number
-from sgd_analysis.ensemble.loop import EnsemblePlan, train_all
+from sgd_analysis._validation import integer_between
+from sgd_analysis.ensemble.loop import train_all
 from sgd_analysis.ensemble.replicas import Records
-from sgd_analysis.orders import Order, cyclic
+from sgd_analysis.orders import Order
 from sgd_analysis.problems.finite_sum import FiniteSum
 from sgd_analysis.stopping import QUANTITIES, StoppingRule
-from sgd_analysis.training.optimizers import Optimizer, check_elementwise, check_method
+from sgd_analysis.training.optimizers import Optimizer
 from sgd_analysis.training.plan import StepSize, checked_plan
 
 
@@ -45,6 +45,16 @@ class Ensemble:
         weights: (n_replicas, n_parameters) the weights at the end, in the parameters' dtype.
         checkpoints: (n_replicas, n_epochs + 1, n_parameters) the weights at the start and after
             each epoch, or None if they were not asked for.
+
+    Example:
+        >>> from sgd_analysis import quadratic_fit, train_ensemble
+        >>> ensemble = train_ensemble(
+        ...     quadratic_fit(), range(20), step_size=2e-4, max_epochs=3, batch_size=10
+        ... )
+        >>> ensemble
+        Ensemble(20 replicas, 3 epochs, 0 diverged)
+        >>> ensemble.running_loss.shape, ensemble.weights.shape
+        ((20, 3), (20, 3))
     """
 
     seeds: NDArray[np.int64]
@@ -160,38 +170,33 @@ def train_ensemble(
             model.
 
     Example:
-        >>> from sgd_analysis import LeastSquares, running_loss_below
+        >>> from sgd_analysis import LeastSquares, running_loss_below, train_ensemble
         >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
         >>> ensemble = train_ensemble(line, range(5), step_size=0.1, max_epochs=20, batch_size=1)
         >>> ensemble.epochs_to(running_loss_below(0.01))
         array([2., 7., 4., 2., 2.])
     """
-    of_each = checked_plan(
-        problem, step_size, max_epochs, batch_size, order, drop_last=drop_last, stop=None
-    )
-    check_elementwise(optimizer)
-    check_method(problem, optimizer, gradient)
-    all_seeds = _checked_seeds(seeds)
-    plan = EnsemblePlan(
-        problem=problem,
-        optimizer=optimizer,
-        step_size_at=_checked_step_size(step_size),
-        batch_size=of_each.batch_size or problem.n_samples,
-        order=of_each.order if of_each.batch_size else cyclic,
-        drop_last=drop_last,
+    plan = checked_plan(
+        problem,
+        optimizer,
+        step_size=step_size,
         max_epochs=max_epochs,
-        start=finite_vector(
-            "start", problem.start if start is None else start, problem.n_parameters
-        ),
-        in_closed_form=gradient == "closed form",
-        checkpoints=checkpoints,
+        batch_size=batch_size,
+        order=order,
+        drop_last=drop_last,
+        start=start,
+        gradient=gradient,
+        elementwise=True,
     )
+    if callable(step_size):  # asked once a step, however many parts the replicas are trained in
+        plan = replace(plan, step_size=cache(step_size))
+    all_seeds = _checked_seeds(seeds)
     memory = integer_between("memory", memory, 1)
     with (
         torch.random.fork_rng(devices=[]),
         progress_bar(progress, len(all_seeds) * plan.max_epochs) as bar,
     ):
-        records = train_all(plan, all_seeds, memory, bar.update)
+        records = train_all(plan, all_seeds, memory, bar.update, keep_checkpoints=checkpoints)
     _forget_what_follows_divergence(records)
     weights = records.pop("checkpoints")
     return Ensemble(
@@ -227,10 +232,3 @@ def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     if not checked:
         raise ValueError("seeds must hold at least one seed, got none")
     return checked
-
-
-def _checked_step_size(step_size: StepSize) -> Callable[[int], float]:
-    if not callable(step_size):
-        value = positive_number("step_size", step_size)
-        return lambda step: value
-    return cache(lambda step: positive_number("step_size", step_size(step)))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import math
 import os
-import re
 import stat
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN
+from sgd_analysis.history.npz import Npz
 from sgd_analysis.history.replacing import clear, replacing
 from sgd_analysis.history.vectors import Vectors
 
@@ -26,13 +23,6 @@ _FORMAT = "sgd_analysis.History"
 _VERSION = 2  # a reader of version n reads every version up to n
 _IF_THERE = ("kept_weights", *IF_GIVEN)
 _VECTORS = ("gradients", "local_gradients")
-
-# How numpy describes an array of numbers, or of objects. Not evaluated before it looks like this:
-# what a forged one may raise then is without end.
-_HEADER = re.compile(
-    r"\{'descr': '(?P<descr>[<>|=]\w\d{0,3})', 'fortran_order': (True|False), "
-    r"'shape': \((?P<shape>(\d{1,20}, ?)*(\d{1,20})?)\), \}\s*"
-)
 
 
 def write(path: str | os.PathLike[str], history: Any) -> None:
@@ -65,32 +55,14 @@ def read(path: str | os.PathLike[str], make: Callable[..., Made]) -> Made:
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # opening a pipe would wait for a writer
         raise ValueError(f"{path} is no regular file: History.load reads what History.save wrote")
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if file.read(4) != b"PK\x03\x04":
-            what = "is empty" if size == 0 else "is not an .npz file"
-            raise ValueError(f"{path} {what}: History.load reads what History.save wrote")
-        with _undamaged(path):
-            archive = zipfile.ZipFile(file)
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > size:
-                raise ValueError(f"{size} bytes cannot hold all that it names")
-            names = [member.filename.removesuffix(".npy") for member in members]
-        description = _description(path, archive, names)
+        npz = Npz(path, file)
+        description = _description(path, npz)
         with _whole(path):
+            names = list(npz.names)
             names.remove("description")
             if sorted(names) != description["arrays"]:
                 raise ValueError(f"arrays {description['arrays']} expected, found {sorted(names)}")
-        with _undamaged(path):
-            headers = {name: _header(archive, name) for name in names}
-        objects = [name for name, (dtype, _) in headers.items() if dtype.hasobject]
-        if objects:
-            raise ValueError(
-                f"{path} holds an array that cannot be read, {objects[0]}: pickled objects, which "
-                "may run code when they are loaded, are refused"
-            )
-        with _undamaged(path):
-            # All sizes are checked: out of memory, here, is only who reads too large a history.
-            arrays = {name: _array(archive, name) for name in names}
+        arrays = npz.read(names)
     with _whole(path):
         if description["version"] == 1:
             _upgrade(description["history"], arrays)
@@ -139,12 +111,10 @@ def _upgrade(description: Any, arrays: dict[str, NDArray[Any]], prefix: str = ""
         _upgrade(rank, arrays, f"{prefix}rank{r}.")
 
 
-def _description(path: str | os.PathLike[str], archive: zipfile.ZipFile, names: list[str]) -> Any:
+def _description(path: str | os.PathLike[str], npz: Npz) -> Any:
     description: Any = None
-    if "description" in names:
-        with _undamaged(path):
-            _header(archive, "description")
-            text = _array(archive, "description").tobytes()
+    if "description" in npz.names:
+        text = npz.read(["description"])["description"].tobytes()
         try:
             description = json.loads(text)
             if description["format"] != _FORMAT or not isinstance(description["version"], int):
@@ -152,7 +122,7 @@ def _description(path: str | os.PathLike[str], archive: zipfile.ZipFile, names: 
         except (KeyError, TypeError, ValueError, RecursionError):
             description = None
     if description is None:
-        others = sorted(set(names) - {"description"})
+        others = sorted(set(npz.names) - {"description"})
         raise ValueError(
             f"{path} is an .npz file that History.save did not write; it holds "
             f"{', '.join(others) or 'nothing'}"
@@ -163,62 +133,6 @@ def _description(path: str | os.PathLike[str], archive: zipfile.ZipFile, names: 
             f"sgd_analysis, and this one reads formats up to {_VERSION}: upgrade it"
         )
     return description
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # As `write` stores it; reading anything else is a door to zip bombs.
-    info = archive.getinfo(f"{name}.npy")
-    stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-    if not stored or info.file_size != info.compress_size:
-        raise ValueError(f"{name} is compressed or encrypted")
-    return archive.open(info)
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the type and shape of an array.
-
-    Raises:
-        ValueError: if it is no array, or its numbers are not all there.
-    """
-    with _member(archive, name) as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError(f"{name} has an unknown format")
-        length = int.from_bytes(member.read(2), "little")
-        found = _HEADER.fullmatch(member.read(length).decode("latin1"))
-    if found is None:
-        raise ValueError(f"{name} is no array of numbers")
-    dtype = np.dtype(found["descr"])
-    shape = tuple(int(digits) for digits in re.findall(r"\d+", found["shape"]))
-    n_bytes = archive.getinfo(f"{name}.npy").file_size - 10 - length
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != n_bytes:
-        raise ValueError(f"{name} has the shape {shape} and {n_bytes} bytes")
-    return dtype, shape
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with _member(archive, name) as member:
-        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1):  # at its end, the checksum is compared
-            raise ValueError(f"{name} is longer than its shape says")
-    return array
-
-
-@contextmanager
-def _undamaged(path: str | os.PathLike[str]) -> Iterator[None]:
-    # Turns whatever the reading of a damaged archive may raise into a ValueError.
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        reason: object = error
-        if isinstance(error, OSError):  # of the disk or the network, save for two
-            if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):
-                raise
-            reason = "it names places that no file has"
-        raise ValueError(
-            f"{path} is damaged or not complete ({reason}): use an older copy, if there is one"
-        ) from error
 
 
 @contextmanager

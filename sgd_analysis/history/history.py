@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgd_analysis._arrays import as_means, norms, quiet, read_only, weighted_means, weighted_sums
+from sgd_analysis._arrays import quiet, read_only, weighted_means
 from sgd_analysis.history import archive, summary
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
+from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
 from sgd_analysis.history.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -60,6 +61,17 @@ class History:
         TypeError: if a column holds anything but real numbers.
         ValueError: if the columns differ in length, if epochs are left out or go backwards, or
             if n_epochs is not the number of epochs begun, or one less.
+
+    Example:
+        >>> from sgd_analysis import quadratic_fit, train
+        >>> run = train(quadratic_fit(), step_size=1e-5, max_epochs=3, batch_size=500)
+        >>> history = run.history
+        >>> history.n_steps, history.n_epochs, history.gradient.shape
+        (12, 3, (12, 3))
+        >>> history[-1].loss.shape, history.running_loss.shape
+        ((4,), (3,))
+        >>> history.to_pandas()["epoch"].tolist()
+        [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
     """
 
     loss: NDArray[np.float64]
@@ -88,6 +100,10 @@ class History:
         check_shapes(self._columns)
         self._epochs.check()
         self._check_vectors()
+        if self.kept_weights is not None:
+            self._check_weights()
+        if not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata must be a mapping, got {self.metadata!r}")
 
     def _check_vectors(self) -> None:
         for name in ("gradients", "local_gradients"):
@@ -101,16 +117,15 @@ class History:
             raise ValueError(
                 f"path_norm must have one value a finished epoch, {self.n_epochs}, got {len(paths)}"
             )
-        if self.kept_weights is not None:
-            weights = read_only(np.asarray(self.kept_weights))
-            if weights.ndim != 2 or len(weights) > self.n_steps:
-                raise ValueError(
-                    "kept_weights (n_kept, n_parameters) must be those of the first steps, got "
-                    f"shape {weights.shape} for {self.n_steps} steps"
-                )
-            object.__setattr__(self, "kept_weights", weights)
-        if not isinstance(self.metadata, Mapping):
-            raise TypeError(f"metadata must be a mapping, got {self.metadata!r}")
+
+    def _check_weights(self) -> None:
+        weights = read_only(np.asarray(self.kept_weights))
+        if weights.ndim != 2 or len(weights) > self.n_steps:
+            raise ValueError(
+                "kept_weights (n_kept, n_parameters) must be those of the first steps, got "
+                f"shape {weights.shape} for {self.n_steps} steps"
+            )
+        object.__setattr__(self, "kept_weights", weights)
 
     def __repr__(self) -> str:
         return summary.text(self.n_steps, self.running_loss)
@@ -224,7 +239,7 @@ class History:
             return vectors.last_path[None]
         self._whole("path_gradient", vectors.kept[: edges[-1]], edges[-1])
         paths = np.empty((self.n_epochs, vectors.kept.shape[1]), vectors.kept.dtype)
-        for epochs, path in self._paths(edges):
+        for epochs, path in path_gradients(vectors.kept, *self._steps_of_path(edges)):
             paths[epochs] = path
         return paths
 
@@ -237,9 +252,9 @@ class History:
         """
         vectors, edges = self._vectors("gradients"), self._epochs.edges
         n_kept = int(np.searchsorted(edges[1:], len(vectors.kept), side="right"))
-        kept = [norms(path) for _, path in self._paths(edges[: n_kept + 1])]
+        kept = path_gradient_norms(vectors.kept, *self._steps_of_path(edges[: n_kept + 1]))
         streamed = np.zeros(0) if vectors.path_norm is None else vectors.path_norm[n_kept:]
-        return np.concatenate([*kept, streamed])
+        return np.concatenate([kept, streamed])
 
     def __getitem__(self, epochs: int | slice) -> History:
         """Return the history of one epoch, or of several that follow each other.
@@ -363,13 +378,10 @@ class History:
             )
         return kept
 
-    def _paths(self, edges: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield the path gradients of the first finished epochs, kept whole, some at a time."""
-        used = ~self.skipped[: edges[-1]]
-        denominator = np.where(used, self.denominator[: edges[-1]], 0)
-        divisor = None if self.divisor is None else self.divisor[: edges[-1]]
-        weights = as_means(denominator, divisor)
-        for epochs, total in weighted_sums(weights, self._vectors("gradients").kept, edges):
-            steps = slice(edges[epochs.start], edges[epochs.stop])
-            weight = np.add.reduceat(denominator[steps], edges[epochs] - steps.start)
-            yield epochs, total / weight[:, None]
+    def _steps_of_path(
+        self, edges: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64] | None]:
+        """Return what `path_gradients` has to know of the first finished epochs' steps."""
+        steps = slice(edges[-1])
+        denominator = np.where(self.skipped[steps], 0, self.denominator[steps])
+        return denominator, edges, None if self.divisor is None else self.divisor[steps]

@@ -26,6 +26,12 @@ class Vectors:
 
     Raises:
         ValueError: if the shapes are others.
+
+    Example:
+        >>> from sgd_analysis import quadratic_fit, train
+        >>> history = train(quadratic_fit(), step_size=1e-5, max_epochs=3).history
+        >>> history.gradients.kept.shape, history.gradients.norm.shape
+        ((3, 3), (3,))
     """
 
     kept: NDArray[Any]

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgd_analysis._arrays import Value, as_means, quiet, weighted_sum
+from sgd_analysis._arrays import Value, quiet
 from sgd_analysis.history.history import History
+from sgd_analysis.history.path_gradient import as_means, weighted_sum
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.attribution import StepLoss
 from sgd_analysis.recording.columns import Columns

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from sgd_analysis._arrays import norms, quiet, weighted_sum
+from sgd_analysis._arrays import norms, quiet
 from sgd_analysis._weights import flat_weights, load_weights, trainable
 from sgd_analysis.history.history import History
+from sgd_analysis.history.path_gradient import path_gradient_norms, path_gradients
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.problems.least_squares import LeastSquares
 from sgd_analysis.recording.metadata import metadata
 from sgd_analysis.stopping import diverged
 from sgd_analysis.training.plan import Plan
+from sgd_analysis.training.watch import Watch
 
 _BLOCK = 512  # how many epochs of one step are made together
 _COLUMNS = ("loss", "n_samples", "epoch", "step_size", "norm", "path_norm")
@@ -35,12 +37,13 @@ class ClosedFormLoop:
     Args:
         plan: the settings of the run.
         problem: the plan's.
+        watch: says when to stop.
         model: what is trained, in single or double precision.
     """
 
-    def __init__(self, plan: Plan, problem: LeastSquares, model: nn.Module) -> None:
+    def __init__(self, plan: Plan, problem: LeastSquares, watch: Watch, model: nn.Module) -> None:
         self.ended_by = diverged()  # unless a rule ends it
-        self._plan = plan
+        self._plan, self._watch = plan, watch
         self._parameters = trainable(model)
         start = flat_weights(self._parameters)
         self._dtype = start.dtype
@@ -57,7 +60,7 @@ class ClosedFormLoop:
 
     def epochs(self) -> Generator[NDArray[np.floating], None, None]:
         """Yield the weights (n, n_parameters) after some epochs; `ended_by` says why it ends."""
-        watch, log = self._plan.watch, self._log
+        watch, log = self._watch, self._log
         for rows, sizes, n_epochs in self._batches():
             n_batches, before = len(sizes), watch.n_epochs
             eta = self._plan.step_sizes(log.n_steps, n_epochs * n_batches)
@@ -66,7 +69,8 @@ class ClosedFormLoop:
             n_finite = len(loss) if finite.all() else int(finite.argmin())
             n_finished = n_finite // n_batches  # epochs
             weights = path[n_batches::n_batches][:n_finished].copy()  # the path need not stay
-            path_norm = norms(_path_gradients(gradient[: n_finished * n_batches], sizes))
+            edges = np.arange(n_finished + 1) * n_batches
+            path_norm = path_gradient_norms(gradient, np.resize(sizes, edges[-1]), edges)
             rule = None
             if n_finished:
                 losses = loss[: n_finished * n_batches].reshape(n_finished, n_batches)
@@ -154,15 +158,6 @@ class ClosedFormLoop:
             yield rows[padded].reshape(n_batches, size, -1), sizes, 1
 
 
-@quiet
-def _path_gradients(
-    gradient: NDArray[np.floating], sizes: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the size-weighted mean (n_epochs, d) of each epoch's gradients (n_steps, d)."""
-    by_epoch = gradient.reshape(-1, len(sizes), gradient.shape[1])
-    return np.asarray(np.einsum("b,ebj->ej", sizes, by_epoch) / sizes.sum())
-
-
 class _Log:
     """The rows of a run, and their gradients as long as they fit."""
 
@@ -192,8 +187,8 @@ class _Log:
         kept, last_path = np.concatenate(self._kept), None
         if len(kept) < self.n_steps:
             first = int(np.searchsorted(column["epoch"], column["epoch"][-1])) - self.n_steps
-            sizes = column["n_samples"][first:]
-            last_path = weighted_sum(sizes / sizes.sum(), self._last[first:])
+            sizes = column["n_samples"][first:].astype(np.float64)
+            ((_, (last_path,)),) = path_gradients(self._last[first:], sizes, np.array([0, -first]))
         groups = [{"lr": float(eta)} for eta in column["step_size"][-1:]]
         return History(
             loss=column["loss"],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgd_analysis._criteria import batch_size_of, denominator_of, mean_loss, require_gradient
-from sgd_analysis._validation import positive_number
 from sgd_analysis._weights import flat_weights, load_weights, trainable
 from sgd_analysis.history.history import History
 from sgd_analysis.problems.least_squares import LeastSquares
@@ -25,6 +24,20 @@ from sgd_analysis.stopping import StoppingRule, diverged
 from sgd_analysis.surveying.measures import survey
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.training.plan import Plan
+from sgd_analysis.training.watch import Watch
+
+
+@dataclass
+class _Epoch:
+    """What the steps of an epoch leave for the stopping rule."""
+
+    losses: list[float] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    path: PathSum | None = None  # where the rule looks at it
+
+    @property
+    def path_gradient_norm(self) -> float:
+        return math.nan if self.path is None else self.path.norm() / sum(self.sizes)
 
 
 class TrainingLoop:
@@ -32,25 +45,25 @@ class TrainingLoop:
 
     Args:
         plan: the settings of the run.
+        watch: says when to stop.
         model: what is trained.
         optimizer: of the model's trainable parameters.
-        closed_form: whether the gradients are those of the formula for least squares instead of
-            autograd's.
     """
 
     def __init__(
-        self, plan: Plan, model: nn.Module, optimizer: torch.optim.Optimizer, *, closed_form: bool
+        self, plan: Plan, watch: Watch, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> None:
         problem = plan.problem
         self.ended_by = diverged()  # unless a rule ends it
-        self._plan, self._model, self._optimizer = plan, model, optimizer
+        self._plan, self._watch, self._model, self._optimizer = plan, watch, model, optimizer
+        self._n_steps = 0
         self._parameters = trainable(model)
         self._criterion = problem.criterion
         self._data = problem.inputs, problem.targets
         self._gradient: Callable[[Tensor, Tensor], tuple[float, float, float]] = self._by_autograd
         self._denominator = denominator_of(problem.criterion)
         self._n_samples = batch_size_of(problem.criterion)
-        if closed_form and isinstance(problem, LeastSquares):
+        if plan.in_closed_form and isinstance(problem, LeastSquares):
             dtype = self._parameters[0].dtype
             features = torch.from_numpy(problem.features.copy())
             self._data = features.to(dtype), problem.targets.to(dtype)
@@ -65,40 +78,49 @@ class TrainingLoop:
     def history(self) -> History:
         """What was recorded so far."""
         metadata = metadata_of(self._optimizer, (self._criterion,))
-        return dataclasses.replace(self._recorder.history, metadata=metadata)
+        return replace(self._recorder.history, metadata=metadata)
 
     def epochs(self) -> Generator[NDArray[np.floating], None, None]:
         """Yield the weights (1, n_parameters) after each epoch; `ended_by` says why it ends."""
-        parameters, gradient, step = self._parameters, self._gradient, self._optimizer.step
-        sums_path = "path_gradient_norm" in self._plan.watch.quantities
-        schedule = self._plan.step_size if callable(self._plan.step_size) else None
-        n_steps = 0
         with self._recorder as recorder:
             for batches in self._batches():
-                losses: list[float] = []
-                sizes: list[float] = []
-                path = PathSum([p.detach().double() for p in parameters]) if sums_path else None
-                for inputs, targets in batches:
-                    if schedule is not None:
-                        self._set_step_size(schedule(n_steps))
-                    loss, size, n_samples = gradient(inputs, targets)
-                    recorder.observe(loss, n_samples, size)
-                    if not math.isfinite(loss):
-                        self._step_without_update()
-                        return
-                    if path is not None:
-                        path.add([p.grad for p in parameters], parameters, size)
-                    step()
-                    n_steps += 1
-                    losses.append(loss)
-                    sizes.append(size)
-                weights = flat_weights(parameters)[None]
-                rule = self._verdict(losses, sizes, weights, path)
+                epoch = self._descend(batches)
+                if epoch is None:
+                    return
+                weights = flat_weights(self._parameters)[None]
+                rule = self._verdict(epoch, weights)
                 recorder.end_epoch()
                 yield weights
                 if rule is not None:
                     self.ended_by = rule
                     return
+
+    def _descend(self, batches: Iterable[tuple[Tensor, Tensor]]) -> _Epoch | None:
+        """Make a step for each batch of an epoch.
+
+        Returns:
+            What is known of the epoch, None if a loss is not finite.
+        """
+        parameters, gradient, step = self._parameters, self._gradient, self._optimizer.step
+        observe, schedules = self._recorder.observe, callable(self._plan.step_size)
+        epoch = _Epoch()
+        if "path_gradient_norm" in self._watch.quantities:
+            epoch.path = PathSum([p.detach().double() for p in parameters])
+        for inputs, targets in batches:
+            if schedules:
+                self._set_step_size(self._plan.step_size_at(self._n_steps))
+            loss, size, n_samples = gradient(inputs, targets)
+            observe(loss, n_samples, size)
+            if not math.isfinite(loss):
+                self._step_without_update()
+                return None
+            if epoch.path is not None:
+                epoch.path.add([p.grad for p in parameters], parameters, size)
+            step()
+            self._n_steps += 1
+            epoch.losses.append(loss)
+            epoch.sizes.append(size)
+        return epoch
 
     def _batches(self) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
         inputs, targets = self._data
@@ -130,7 +152,7 @@ class TrainingLoop:
 
     def _set_step_size(self, eta: float) -> None:
         for group in self._optimizer.param_groups:
-            group["lr"] = positive_number("step_size", eta)
+            group["lr"] = eta
 
     def _step_without_update(self) -> None:
         """Have a step recorded, but take its update back."""
@@ -138,21 +160,15 @@ class TrainingLoop:
         self._optimizer.step()
         load_weights(self._parameters, weights)
 
-    def _verdict(
-        self,
-        losses: list[float],
-        sizes: list[float],
-        weights: NDArray[np.floating],
-        path: PathSum | None,
-    ) -> StoppingRule | None:
+    def _verdict(self, epoch: _Epoch, weights: NDArray[np.floating]) -> StoppingRule | None:
         @functools.cache
         def at_end() -> Survey:
-            return survey(self._model, self._plan.problem.criterion, [self._data], memory=0)
+            return survey(self._model, self._criterion, [self._data], memory=0)
 
         others = {
             "empirical_risk": lambda: np.array([at_end().empirical_risk]),
             "full_gradient_norm": lambda: np.array([at_end().full_gradient_norm]),
+            "path_gradient_norm": lambda: np.array([epoch.path_gradient_norm]),
         }
-        if path is not None:
-            others["path_gradient_norm"] = lambda: np.array([path.norm() / sum(sizes)])
-        return self._plan.watch.after(np.array([losses]), np.array(sizes), weights, **others)
+        losses, sizes = np.array([epoch.losses]), np.array(epoch.sizes)
+        return self._watch.after(losses, sizes, weights, **others)

@@ -26,6 +26,15 @@ class Run:
         history: what a `Recorder` saw of the run: each step's loss and gradient, both before its
             own update, its batch's size and its step size.
         model: a trained copy of the problem's model.
+
+    Example:
+        >>> from sgd_analysis import quadratic_fit, running_loss_below, train
+        >>> run = train(quadratic_fit(), step_size=2e-4, max_epochs=100, batch_size=100,
+        ...             stop=running_loss_below(15.0))
+        >>> run
+        Run('running_loss_below(15)' after 5 epochs, 100 steps)
+        >>> run.converged, run.checkpoints.shape
+        (True, (6, 3))
     """
 
     converged: bool
@@ -77,6 +86,7 @@ def iterate_average(checkpoints: ArrayLike, *, first: int = 0) -> NDArray[np.flo
         ValueError: if checkpoints is not of that shape, or first not a position in it.
 
     Example:
+        >>> from sgd_analysis import iterate_average
         >>> iterate_average([[4.0], [2.0], [0.0]], first=1)
         array([[2.],
                [1.]])

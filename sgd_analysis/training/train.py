@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from sgd_analysis._progress import progress_bar
-from sgd_analysis._validation import finite_vector, integer_between
+from sgd_analysis._validation import integer_between
 from sgd_analysis._weights import flat_weights, load_weights, trainable
 from sgd_analysis.orders import Order
 from sgd_analysis.problems.finite_sum import FiniteSum
@@ -22,9 +22,10 @@ from sgd_analysis.problems.least_squares import LeastSquares
 from sgd_analysis.stopping import StoppingRule
 from sgd_analysis.training.closed_form import ClosedFormLoop
 from sgd_analysis.training.loop import TrainingLoop
-from sgd_analysis.training.optimizers import Optimizer, PlainSGD, check_method
+from sgd_analysis.training.optimizers import Optimizer, make_optimizer
 from sgd_analysis.training.plan import Plan, StepSize, checked_plan
 from sgd_analysis.training.run import Run
+from sgd_analysis.training.watch import Watch
 
 
 def train(
@@ -90,21 +91,28 @@ def train(
             attribute `run`.
 
     Example:
-        >>> from sgd_analysis import LeastSquares, running_loss_below
+        >>> from sgd_analysis import LeastSquares, running_loss_below, train
         >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
         >>> train(line, step_size=0.2, max_epochs=500, stop=running_loss_below(1e-6))
         Run('running_loss_below(1e-06)' after 46 epochs, 46 steps)
     """
     plan = checked_plan(
-        problem, step_size, max_epochs, batch_size, order, drop_last=drop_last, stop=stop
+        problem,
+        optimizer,
+        step_size=step_size,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        order=order,
+        drop_last=drop_last,
+        start=start,
+        gradient=gradient,
     )
+    watch = Watch(stop, problem, plan.max_epochs)
     seed = integer_between("seed", seed, 0, 2**63 - 1)
-    check_method(problem, optimizer, gradient)
     model = copy.deepcopy(problem.model)
     parameters = trainable(model)
-    if start is not None:
-        load_weights(parameters, finite_vector("start", start, problem.n_parameters))
-    engine = _engine(plan, model, optimizer, gradient)
+    load_weights(parameters, plan.start)
+    engine = _engine(plan, watch, model)
     checkpoints = [flat_weights(parameters)[None]]
 
     def run(reason: str, *, converged: bool = False) -> Run:
@@ -119,7 +127,7 @@ def train(
             for weights in epochs:
                 checkpoints.append(weights)
                 if not bar.disable:
-                    loss = plan.watch.running_loss
+                    loss = watch.running_loss
                     bar.set_postfix_str(f"running loss {loss:.6g}", refresh=False)
                     bar.update(len(weights))
     except BaseException as error:
@@ -130,15 +138,17 @@ def train(
     return run(engine.ended_by.name, converged=engine.ended_by.converged)
 
 
-def _engine(
-    plan: Plan, model: nn.Module, optimizer: Optimizer, gradient: str
-) -> TrainingLoop | ClosedFormLoop:
-    by_hand, closed_form = isinstance(optimizer, str), gradient == "closed form"
-    if by_hand and closed_form and isinstance(plan.problem, LeastSquares):
-        return ClosedFormLoop(plan, plan.problem, model)
-    make = PlainSGD if isinstance(optimizer, str) else optimizer
+def _engine(plan: Plan, watch: Watch, model: nn.Module) -> TrainingLoop | ClosedFormLoop:
+    problem = plan.problem
+    if (
+        plan.in_closed_form
+        and isinstance(plan.optimizer, str)
+        and isinstance(problem, LeastSquares)
+    ):
+        return ClosedFormLoop(plan, problem, watch, model)
     first = 1.0 if callable(plan.step_size) else plan.step_size  # the former is set before steps
-    return TrainingLoop(plan, model, make(trainable(model), lr=first), closed_form=closed_form)
+    optimizer = make_optimizer(plan.optimizer, trainable(model), first)
+    return TrainingLoop(plan, watch, model, optimizer)
 
 
 @contextlib.contextmanager

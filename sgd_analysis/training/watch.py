@@ -8,21 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgd_analysis._arrays import norms, quiet
+from sgd_analysis._arrays import norms, quiet, weighted_means
 from sgd_analysis.problems.finite_sum import FiniteSum
 from sgd_analysis.problems.least_squares import LeastSquares
-from sgd_analysis.stopping import StoppingRule
+from sgd_analysis.stopping import StoppingRule, diverged, epochs_reached
 
 
 class Watch:
     """How the quantities of a stopping rule went so far; it asks the rule after each epoch.
 
     Args:
-        rule: the rule, or several joined.
+        stop: a rule, or several joined; a run that diverges, or has made all its epochs, ends too.
         problem: what is minimised.
+        max_epochs: the number of epochs after which a run ends in any case.
+
+    Raises:
+        TypeError: if stop is no stopping rule.
     """
 
-    def __init__(self, rule: StoppingRule, problem: FiniteSum) -> None:
+    def __init__(self, stop: StoppingRule | None, problem: FiniteSum, max_epochs: int) -> None:
+        if stop is not None and not isinstance(stop, StoppingRule):
+            raise TypeError(
+                f"stop must be a stopping rule such as running_loss_below(0.1), got {stop!r}"
+            )
+        last = epochs_reached(max_epochs)
+        rule = diverged() | (last if stop is None else stop | last)
         self.quantities = rule.quantities
         self.n_epochs = 0
         self._rule, self._problem = rule, problem
@@ -54,9 +64,17 @@ class Watch:
         Returns:
             The rule that holds after the last epoch taken, or None.
         """
+        n_epochs, n_batches = losses.shape
+        edges = np.arange(n_epochs + 1) * n_batches
+        # Weights that are not finite make the next loss so: the run has diverged already.
+        finite = np.isfinite(weights).all(axis=1)
+
+        def mean_loss(weight: NDArray[Any]) -> NDArray[np.float64]:
+            return weighted_means(losses.ravel(), np.resize(weight, losses.size), edges)
+
         known: dict[str, Callable[[], NDArray[np.float64]]] = {
-            "running_loss": lambda: self._running_loss(losses, sizes, weights),
-            "mean_batch_loss": lambda: losses.mean(axis=1),
+            "running_loss": lambda: np.where(finite, mean_loss(sizes), np.nan),
+            "mean_batch_loss": lambda: mean_loss(np.ones(1)),
             "last_batch_loss": lambda: losses[:, -1],
             **others,
         }
@@ -64,7 +82,7 @@ class Watch:
             problem = self._problem
             known["empirical_risk"] = lambda: problem.empirical_risk(weights)
             known["full_gradient_norm"] = lambda: norms(problem.full_gradient(weights))
-        before, after = self.n_epochs, self.n_epochs + len(losses)
+        before, after = self.n_epochs, self.n_epochs + n_epochs
         for name, values in self._values.items():
             if after > len(values):
                 values = self._values[name] = np.resize(values, 2 * after)
@@ -75,16 +93,6 @@ class Watch:
                 return held
         self.n_epochs = after
         return None
-
-    def _running_loss(
-        self,
-        losses: NDArray[np.float64],
-        sizes: NDArray[Any],
-        weights: NDArray[np.floating],
-    ) -> NDArray[np.float64]:
-        # Weights that are not finite make the next loss so: the run has diverged already.
-        finite = np.isfinite(weights).all(axis=1)
-        return np.where(finite, losses @ sizes / sizes.sum(), np.nan)
 
     def _until(self, n_epochs: int) -> dict[str, NDArray[np.float64]]:
         return {name: values[:n_epochs] for name, values in self._values.items()}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import History, _arrays
+from sgd_analysis import History
+from sgd_analysis.history import path_gradient
 from sgd_analysis.history.vectors import Vectors
 
 N_STEPS = 3  # an epoch
@@ -83,7 +84,7 @@ def work(monkeypatch):
         Counted.work += self.n_steps
 
     monkeypatch.setattr(History, "__post_init__", check)
-    monkeypatch.setattr(_arrays, "_BLOCK", 64)  # several blocks, for a short history, too
+    monkeypatch.setattr(path_gradient, "_BLOCK", 64)  # several blocks, for a short history, too
 
     def measure(read, n_epochs):
         history = counted(long_history(n_epochs))
@@ -153,7 +154,7 @@ def by_hand(history):
 
 @pytest.mark.parametrize("block", [1, 16, 100, 10_000])
 def test_the_path_gradients_are_those_of_a_slow_loop_however_they_are_cut(monkeypatch, block):
-    monkeypatch.setattr(_arrays, "_BLOCK", block)
+    monkeypatch.setattr(path_gradient, "_BLOCK", block)
     draw = np.random.default_rng(1)
     epoch = np.repeat(np.arange(40) + 5, draw.integers(1, 12, size=40))
     n = len(epoch)
