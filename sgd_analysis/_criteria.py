@@ -1,4 +1,4 @@
-"""What a criterion's mean divides by, and how many samples it was given."""
+"""What a loss is a mean of: what a criterion divides by, and how many samples it is given."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sgd_analysis._arrays import Value, as_array
 from sgd_analysis._validation import kind_of
 
+Criterion: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor]
 Denominator: TypeAlias = Callable[..., Value]
 
 _ELEMENTWISE = {
@@ -186,9 +187,6 @@ def mean_criterion(criterion: object) -> None:
             "criterion must take the plain mean over samples, got one with class weights, whose "
             "mean divides by the weights' sum"
         )
-
-
-Criterion: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_loss(criterion: Criterion, predictions: Tensor, targets: Tensor) -> Tensor:
