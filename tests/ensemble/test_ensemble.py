@@ -31,40 +31,18 @@ from sgd_analysis import (
     train,
     train_ensemble,
 )
-from sgd_analysis.ensemble.orders import epochs_of_all
-from sgd_analysis.ensemble.replicas import n_autograd, n_closed_form
 from sgd_analysis.orders import ORDERS
 from sgd_analysis.training.optimizers import ELEMENTWISE
+from tests.ensemble.ensembles import (
+    ALONG,
+    AT_ENDS,
+    MOMENTUM,
+    OPTIMIZERS,
+    assert_equal_bit_for_bit,
+    network,
+    noisy_line,
+)
 from tests.problem_strategies import least_squares
-
-MOMENTUM = functools.partial(torch.optim.SGD, momentum=0.9)
-OPTIMIZERS = {
-    "sgd": "sgd",
-    "momentum": MOMENTUM,
-    "RMSprop": torch.optim.RMSprop,
-    "Adam": torch.optim.Adam,
-}
-ALONG = ("running_loss", "mean_batch_loss", "last_batch_loss", "path_gradient_norm")
-AT_ENDS = ("empirical_risk", "full_gradient_norm")
-
-
-def noisy_line(n_samples=23, dtype=np.float64):
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(n_samples, 3)).astype(dtype)
-    return LeastSquares(features, rng.normal(size=n_samples).astype(dtype))
-
-
-def network(criterion, dtype=torch.float64, n_samples=23, activation=nn.Tanh):
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(n_samples, 3, generator=generator, dtype=dtype)
-    if isinstance(criterion, nn.CrossEntropyLoss):
-        targets = torch.randint(4, (n_samples,), generator=generator)
-    else:
-        targets = torch.randn(n_samples, 4, generator=generator, dtype=dtype)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        model = nn.Sequential(nn.Linear(3, 5), activation(), nn.Linear(5, 4)).to(dtype)
-    return FiniteSum(model, criterion, inputs, targets)
 
 
 def slow_run(problem, order, seed, epochs, batch_size, step_size):
@@ -328,126 +306,6 @@ def test_the_source_notebooks_48_epochs_are_those_of_each_of_256_seeds():
         gradient="closed form",
     )
     assert_array_equal(ensemble.epochs_to(running_loss_below(0.1)), np.full(256, 48))
-
-
-class TestOrders:
-    @given(
-        n_samples=st.integers(1, 40),
-        batch_size=st.integers(1, 40),
-        seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5),
-        order=st.sampled_from(sorted(ORDERS)),
-    )
-    def test_a_column_is_what_the_order_gives_with_that_seed_alone(
-        self, n_samples, batch_size, seeds, order
-    ):
-        batch_size = min(batch_size, n_samples)
-        visit = ORDERS[order]
-        together = epochs_of_all(visit, n_samples, batch_size, seeds, 3)
-        together = [epoch.T.tolist() for epoch in together]
-        for r, seed in enumerate(seeds):
-            alone = visit(n_samples, batch_size, torch.Generator().manual_seed(seed))
-            assert [epoch[r] for epoch in together] == [next(alone).tolist() for _ in range(3)]
-
-    def test_more_seeds_than_are_drawn_in_one_block_are_all_drawn(self):
-        columns = [e.T.tolist() for e in epochs_of_all(ORDERS["reshuffle"], 6, 2, range(150), 2)]
-        for seed in (0, 63, 64, 127, 128, 149):
-            alone = ORDERS["reshuffle"](6, 2, torch.Generator().manual_seed(seed))
-            assert [epoch[seed] for epoch in columns] == [next(alone).tolist() for _ in range(2)]
-
-    def test_an_order_of_ones_own_may_leave_samples_out(self):
-        def half(n_samples, batch_size, generator):
-            while True:
-                yield torch.randperm(n_samples, generator=generator)[: n_samples // 2]
-
-        problem = noisy_line()
-        settings = dict(step_size=0.05, batch_size=4, order=half)
-        ensemble = train_ensemble(problem, range(2), max_epochs=3, **settings)
-        for seed in range(2):
-            run = train(problem, max_epochs=3, seed=seed, **settings)
-            assert_allclose(ensemble.weights[seed], run.weights, rtol=1e-12)
-            assert_allclose(ensemble.running_loss[seed], run.history.running_loss, rtol=1e-12)
-
-    def test_an_order_with_another_number_of_indices_for_each_seed_is_refused(self):
-        def some(n_samples, batch_size, generator):
-            while True:
-                yield torch.arange(int(torch.randint(1, n_samples, (), generator=generator)))
-
-        with pytest.raises(
-            ValueError, match=r"equally many indices with each seed.* got epochs of"
-        ):
-            train_ensemble(
-                noisy_line(), range(5), step_size=0.1, max_epochs=5, batch_size=4, order=some
-            )
-
-    def test_an_order_that_names_no_sample_is_refused(self):
-        def wrong(n_samples, batch_size, generator):
-            yield torch.tensor([n_samples])
-
-        with pytest.raises(ValueError, match="indices between 0 and 22"):
-            train_ensemble(
-                noisy_line(), range(2), step_size=0.1, max_epochs=2, batch_size=4, order=wrong
-            )
-
-
-def assert_equal_bit_for_bit(one, other, rows=slice(None)):
-    for name in (*ALONG, *AT_ENDS, "weights", "checkpoints"):
-        expected = getattr(other, name)
-        if expected is not None:
-            assert_array_equal(getattr(one, name), expected[rows], err_msg=name)
-
-
-class TestReplicasDoNotDependOnEachOther:
-    @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-    def test_in_closed_form_chunks_of_any_size_give_the_same_bits(self, dtype, optimizer):
-        problem = noisy_line(dtype=dtype)
-        assert n_closed_form(problem, 4, memory=1) == 64 < n_closed_form(problem, 4, memory=1 << 20)
-        settings = dict(step_size=0.02, batch_size=4, max_epochs=2, checkpoints=True)
-        settings["gradient"] = "closed form"
-        together = train_ensemble(problem, range(150), optimizer, **settings)
-        in_chunks = train_ensemble(problem, range(150), optimizer, memory=1, **settings)
-        assert_equal_bit_for_bit(in_chunks, together)
-        for r in (0, 70, 149):
-            alone = train_ensemble(problem, [r], optimizer, **settings)
-            assert_equal_bit_for_bit(alone, together, [r])
-
-    @pytest.mark.parametrize("criterion", [nn.MSELoss(), nn.CrossEntropyLoss()])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_by_autograd_chunks_that_hold_64_give_the_same_bits(self, dtype, criterion):
-        problem = network(criterion, dtype)
-        settings = dict(step_size=0.02, batch_size=4, max_epochs=2, checkpoints=True)
-        memory = 300_000
-        assert n_autograd(problem, 4, memory) in (64, 128)
-        together = train_ensemble(problem, range(150), torch.optim.Adam, **settings)
-        in_chunks = train_ensemble(problem, range(150), torch.optim.Adam, memory=memory, **settings)
-        assert_equal_bit_for_bit(in_chunks, together)
-        alone = train_ensemble(problem, [70], torch.optim.Adam, **settings)
-        assert_equal_bit_for_bit(alone, together, [70])
-
-    def test_by_autograd_one_at_a_time_agrees_to_rounding(self):
-        problem = network(nn.MSELoss())
-        assert n_autograd(problem, 4, memory=1) == 1
-        settings = dict(step_size=0.02, batch_size=4, max_epochs=2)
-        together = train_ensemble(problem, range(4), **settings)
-        one_by_one = train_ensemble(problem, range(4), memory=1, **settings)
-        assert_allclose(one_by_one.weights, together.weights, rtol=1e-12)
-        assert_allclose(one_by_one.empirical_risk, together.empirical_risk, rtol=1e-12)
-
-    def test_equal_seeds_give_equal_replicas_and_others_differ(self):
-        ensemble = train_ensemble(
-            noisy_line(), [4, 9, 4], step_size=0.05, max_epochs=2, batch_size=10
-        )
-        assert_array_equal(ensemble.weights[0], ensemble.weights[2])
-        assert (ensemble.weights[0] != ensemble.weights[1]).all()
-
-    def test_seeds_come_from_any_iterable(self):
-        settings = dict(step_size=0.05, max_epochs=2, batch_size=10)
-        seeds = [0, 1, 2**63 - 1]
-        expected = train_ensemble(noisy_line(), seeds, **settings)
-        for given_seeds in (iter(seeds), np.array(seeds), tuple(seeds)):
-            ensemble = train_ensemble(noisy_line(), given_seeds, **settings)
-            assert_array_equal(ensemble.weights, expected.weights)
-            assert_array_equal(ensemble.seeds, seeds)
 
 
 class TestDivergence:
