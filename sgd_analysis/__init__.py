@@ -3,6 +3,7 @@
 from sgd_analysis._loss_gap import LossGap, loss_gap
 from sgd_analysis._survey import Survey
 from sgd_analysis._vectors import Vectors
+from sgd_analysis._version import __version__ as __version__
 from sgd_analysis.ensemble import Ensemble, train_ensemble
 from sgd_analysis.history import History
 from sgd_analysis.measures import (
@@ -49,8 +50,6 @@ from sgd_analysis.theory import (
     second_moment_operator,
 )
 from sgd_analysis.training import Run, iterate_average, train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Ensemble",

@@ -182,8 +182,8 @@ def make_book_with_package(root: Path) -> Path:
     make_book(root, {"index": LANDING, "measured": FRONT_MATTER + MEASURE + FIGURE + READING})
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
-    package = root / "sgd_analysis/__init__.py"
-    package.write_text('__version__ = "1.2.3"\nVALUE = 41\n', encoding="utf-8")
+    version = root / "sgd_analysis/_version.py"
+    version.write_text('__version__ = "1.2.3"\n', encoding="utf-8")
     (root / "book/_assets/measured.json").write_text('{"value": 7}', encoding="utf-8")
     return root
 
