@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+TEMPLATE = "book/template"  # a chapter to copy: no page of the book
 PDF = "stochastic-gradient-descent-measured.pdf"
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")  # the first on the PATH is taken
 
