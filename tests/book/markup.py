@@ -94,10 +94,13 @@ class Page:
         found = FRONT_MATTER.match(self.text)
         return settings_in(found[1], f"{self}:1") if found else {}
 
+    def line_at(self, position: int) -> int:
+        """Return the line of a position in the text, counted from one."""
+        return self.text.count("\n", 0, position) + 1
+
     def line_of(self, text: str) -> int | None:
-        """Return the line on which a text begins, counted from one."""
-        before, found, _ = self.text.partition(text)
-        return before.count("\n") + 1 if found else None
+        """Return the line on which a text begins first."""
+        return self.line_at(self.text.index(text)) if text in self.text else None
 
     @cached_property
     def headings(self) -> list[str]:

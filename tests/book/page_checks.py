@@ -98,7 +98,7 @@ def has_a_description_of_one_sentence_or_two(page: Page) -> Iterator[Missing]:
         yield Missing(f"the description has {number}, which no cell keeps true", line)
 
 
-@required(OF_A_PAGE, "  image:\n    alt:")
+@required(OF_A_PAGE, "alt: ")
 def describes_every_figure(page: Page) -> Iterator[Missing]:
     for cell in page.cells:
         figure = cell.settings.get("figure")
@@ -148,14 +148,18 @@ def folds_imports_and_says_what_is_folded(page: Page) -> Iterator[Missing]:
 
 @required(OF_A_PAGE, "glue(")
 def quotes_numbers_that_are_glued(page: Page) -> Iterator[Missing]:
-    for text in GLUED_TEXT.findall(page.text):
-        line = page.line_of(text)
+    for match in GLUED_TEXT.finditer(page.text):
+        text, line = match[1], page.line_at(match.start())
         if not re.fullmatch(r"[\w/.-]+\.md::\w+:[^:]*[a-zA-Z%]", text):
             yield Missing(f"{{glue:text}}`{text}` should be `page.md::key:format`", line)
             continue
         source, key = text.rsplit(":", 1)[0].split("::")
         quoted = Page(page.path.parent / source)
-        if not quoted.path.exists():
+        if quoted == EXAMPLE != page:
+            yield Missing(
+                "it quotes template.md, which is no page: copy it as README.md says", line
+            )
+        elif not quoted.path.exists():
             yield Missing(f"{{glue:text}}`{text}` quotes {source}, which is not there", line)
         elif not quoted.glued_keys.fullmatch(key):
             yield Missing(f'no cell of {source} has glue("{key}", …)', line)
@@ -171,9 +175,11 @@ def types_no_number_by_hand(page: Page) -> Iterator[Missing]:
 
 @required(OF_A_PAGE, "{numref}`")
 def refers_to_what_is_there(page: Page) -> Iterator[Missing]:
-    for role, label in REFERENCE.findall(page.text):
+    for match in REFERENCE.finditer(page.text):
+        role, label = match.groups()
         if label not in labels_of_all_pages() | page.labels:
-            yield Missing(f"no page has the label {label} of {{{role}}}", page.line_of(label))
+            line = page.line_at(match.start())
+            yield Missing(f"no page has the label {label} of {{{role}}}", line)
 
 
 @required(OF_A_PAGE, "seed=0")
@@ -181,12 +187,12 @@ def starts_a_single_draw_from_seed_zero(page: Page) -> Iterator[Missing]:
     for match in SEED.finditer(page.text):
         if match[1] != "0":
             what = f"a single draw has seed 0, this one has {match[1]}"
-            yield Missing(what, page.text.count("\n", 0, match.start()) + 1)
+            yield Missing(what, page.line_at(match.start()))
 
 
 @required(OF_A_PAGE, "% ")
 def keeps_no_line_of_the_template_for_its_writer(page: Page) -> Iterator[Missing]:
-    if page.path != EXAMPLE.path:
-        for match in re.finditer(r"^% .*$", page.text, re.M):
-            what = f"a line for whoever writes, to be deleted: “{match[0][:60]}…”"
-            yield Missing(what, page.text.count("\n", 0, match.start()) + 1)
+    left = [match.start() for match in re.finditer("^% ", page.text, re.M)]
+    if left and page.path != EXAMPLE.path:
+        what = f"delete what the template tells its writer: lines that begin with % ({len(left)})"
+        yield Missing(what, page.line_at(left[0]))

@@ -71,7 +71,7 @@ BROKEN = [
         "keeps_no_line_of_the_template_for_its_writer",
         r"\(copy\)=",
         "% Here",
-        "to be deleted: “% Here",
+        "lines that begin with % (1)",
     ),
     ("asks_a_question_in_its_title", "half the steps\\?\n", "half.\n", "no question: “Does twice"),
     ("asks_a_question_in_its_title", "^# Does", "Does", "no title"),
@@ -244,6 +244,15 @@ def test_settings_that_cannot_be_read_are_named(copy: Page) -> None:
         assert complaint.startswith(f"{copy}:{cell}: what stands between --- and --- is no YAML")
 
 
+def test_a_copy_that_keeps_the_templates_name_is_told_how_to_copy_it() -> None:
+    page = Page(EXAMPLE.path.with_name("copied-by-cp.md"))
+    vars(page)["text"] = EXAMPLE.text  # as if it had been written there
+    complaints = CHECKS["quotes_numbers_that_are_glued"].complaints(page)
+    assert complaints
+    for complaint in complaints:
+        assert "which is no page: copy it as README.md says" in complaint
+
+
 def test_what_stands_in_code_and_in_formulas_is_no_number_typed_by_hand(copy: Page) -> None:
     copy.path.write_text("# A page\n\nIn $k = 9342$, `1.5`, 9340 epochs.\n", encoding="utf-8")
     assert CHECKS["types_no_number_by_hand"].complaints(Page(copy.path)) == []
@@ -258,12 +267,12 @@ def test_a_page_that_the_contents_lack_is_named() -> None:
     assert not_in_contents(
         ["book/a", "book/b", "book/b", "book/c"], ["book/b", "book/c", "book/d"]
     ) == [
-        "_toc.yml lacks book/d: a page has one line, as `- file: book/own-loop`",
-        "_toc.yml has book/a, which is not there: a page has one line, as `- file: book/own-loop`",
-        "_toc.yml has book/b twice: a page has one line, as `- file: book/own-loop`",
+        "_toc.yml lacks `- file: book/d` among the chapters of a part",
+        "_toc.yml has book/a, which is not there",
+        "_toc.yml has book/b twice",
     ]
 
 
 def test_a_public_name_without_documentation_is_named() -> None:
     (complaint,) = not_documented(["train"], ["train", "new_measure"])
-    assert complaint.startswith("book/api.md lacks new_measure: ")
+    assert complaint.startswith("book/api.md lacks `.. autofunction:: new_measure`")
