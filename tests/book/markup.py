@@ -120,8 +120,10 @@ class Page:
             return "\n" * match[0].count("\n")
 
         def caption(match: re.Match[str]) -> str:
-            text = str(next(blocks(match[0])).settings.get("figure", {}).get("caption", ""))
-            return text.replace("\n", " ") + empty(match)
+            figure = settings[match.string.count("\n", 0, match.start()) + 1].get("figure", {})
+            return str(figure.get("caption", "")).replace("\n", " ") + empty(match)
+
+        settings = {block.line: block.settings for block in self.blocks}
 
         code = r"^(`{3,})\{(?:code-cell|math|bibliography|eval-rst)\}.*?^\1[ \t]*$"
         text = FRONT_MATTER.sub(empty, self.text)

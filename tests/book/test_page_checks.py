@@ -239,7 +239,7 @@ def test_settings_that_cannot_be_read_are_named(copy: Page) -> None:
     copy.path.write_text(copy.text.replace("    name: fig-copy-steps", "- name"), encoding="utf-8")
     page = Page(copy.path)
     cell = next(n for n, line in enumerate(page.text.split("\n")) if line == "- name") - 4
-    for check in (CHECKS["describes_every_figure"], CHECKS["refers_to_what_is_there"]):
+    for check in (CHECKS["describes_every_figure"], CHECKS["types_no_number_by_hand"]):
         (complaint,) = check.complaints(page)
         assert complaint.startswith(f"{copy}:{cell}: what stands between --- and --- is no YAML")
 
@@ -247,10 +247,8 @@ def test_settings_that_cannot_be_read_are_named(copy: Page) -> None:
 def test_a_copy_that_keeps_the_templates_name_is_told_how_to_copy_it() -> None:
     page = Page(EXAMPLE.path.with_name("copied-by-cp.md"))
     vars(page)["text"] = EXAMPLE.text  # as if it had been written there
-    complaints = CHECKS["quotes_numbers_that_are_glued"].complaints(page)
-    assert complaints
-    for complaint in complaints:
-        assert "which is no page: copy it as README.md says" in complaint
+    (complaint,) = CHECKS["quotes_numbers_that_are_glued"].complaints(page)
+    assert "which is no page: copy it as README.md says" in complaint
 
 
 def test_what_stands_in_code_and_in_formulas_is_no_number_typed_by_hand(copy: Page) -> None:
