@@ -22,16 +22,20 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.M | re.S)
 
 
 class MarkupError(ValueError):
-    """Settings that cannot be read."""
+    """Settings that cannot be read, of what begins at a line."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(what)
+        self.line = line
 
 
-def settings_in(text: str, place: str) -> dict[str, Any]:
+def settings_in(text: str, line: int) -> dict[str, Any]:
     """Read what stands between two lines of three dashes."""
     try:
         return dict(yaml.safe_load(text) or {})
     except (ValueError, yaml.YAMLError) as error:
-        what = f"{place}: what stands between --- and --- is no YAML of names and values"
-        raise MarkupError(f"{what}: {error}") from error
+        what = f"what stands between --- and --- is no YAML of names and values: {error}"
+        raise MarkupError(what, line) from error
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,17 @@ class Block:
         return dict(self.options.get("mystnb", {}))
 
 
-def blocks(text: str, page: str = "", first_line: int = 1) -> Iterator[Block]:
+def blocks(text: str, first_line: int = 1) -> Iterator[Block]:
     for match in FENCE.finditer(text):
         content = match["content"]
         line = first_line + text.count("\n", 0, match.start())
         if header := re.match(r"---\n(.*?)^---\n", content, re.M | re.S):
-            options = settings_in(header[1], f"{page}:{line}")
+            options = settings_in(header[1], line)
         else:
             options = dict(re.findall(r"^:([\w-]+):[ \t]*(.*)$", content, re.M))
         yield Block(match["name"], match["argument"].strip(), options, content, line)
         if match["name"] != "code-cell":
-            yield from blocks(content, page, line + 1)
+            yield from blocks(content, line + 1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Page:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        return list(blocks(self.text, str(self)))
+        return list(blocks(self.text))
 
     def named(self, *names: str) -> list[Block]:
         return [block for block in self.blocks if block.name in names]
@@ -92,7 +96,7 @@ class Page:
     @property
     def front_matter(self) -> dict[str, Any]:
         found = FRONT_MATTER.match(self.text)
-        return settings_in(found[1], f"{self}:1") if found else {}
+        return settings_in(found[1], 1) if found else {}
 
     def line_at(self, position: int) -> int:
         """Return the line of a position in the text, counted from one."""
