@@ -38,6 +38,9 @@ lies beside this notebook, on the book's site and in the archive of all notebook
 python -m pip install "./{wheel}[notebooks]"
 ```
 
+On Linux, this brings 5.5 GB of CUDA along; where there is no GPU, first install PyTorch alone, with
+the command that [its own site](https://pytorch.org/get-started/locally/) gives for CPU.
+
 {beside} to be in this notebook's folder."""
 
 

@@ -268,6 +268,7 @@ def test_a_notebook_begins_with_how_to_run_it(built: Path) -> None:
     introduction = notebook.cells[0].source
     assert 'pip install "./sgd_analysis-1.2.3-py3-none-any.whl[notebooks]"' in introduction
     assert "`matplotlibrc` and `_assets/measured.json` have to be" in introduction
+    assert "first install PyTorch alone" in introduction  # or gigabytes of CUDA come along
     text = "\n".join(cell.source for cell in notebook.cells)
     assert "**Fig. 1.** The line ends at 41, see Robbins and Monro (1951) and (1)." in text
 
