@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from _ext.book_names import BROWSERS, PDF, package_version
 
 ROOT = Path(__file__).parents[1]
 PRINTING = Path(__file__).parent / "_ext/printing"
-NAME = "stochastic-gradient-descent-measured.pdf"
-BROWSER = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 
 PAGE = """\
@@ -61,8 +60,6 @@ def page_to_print(root: Path, site: Path) -> Path:
     """Write the page that is printed: the book's text, without the site around it."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     first = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))["root"]
-    package = (root / "sgd_analysis/__init__.py").read_text(encoding="utf-8")
-    version = re.search(r'^__version__ = "(.+)"$', package, re.M)
     built = (site / f"{first}.html").read_text(encoding="utf-8")
     found = re.search(r'<article class="bd-article">(.*)</article>', built, re.S)
     if not found:
@@ -75,7 +72,7 @@ def page_to_print(root: Path, site: Path) -> Path:
     text = PAGE.format(
         title=config["title"],
         author=config["author"],
-        version=version[1] if version else "0",
+        version=package_version(root),
         licence=re.sub(r"</?p>", "", config["html"]["extra_footer"]).strip(),
         style=(PRINTING / "print.css").read_text(encoding="utf-8"),
         mathjax=json.dumps(mathjax),
@@ -106,9 +103,9 @@ def print_page(page: Path, parts: list[str]) -> bytes:
     """Print the page in Chromium, once to learn the chapters' page numbers, and once with them."""
     from playwright.sync_api import sync_playwright
 
-    program = next(filter(None, map(shutil.which, BROWSER)), None)
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        raise FileNotFoundError(f"expected one of {', '.join(BROWSER)} on the path, to print with")
+        raise FileNotFoundError(f"expected one of {', '.join(BROWSERS)} on the path, to print with")
     settings: dict[str, Any] = dict(prefer_css_page_size=True, outline=True, tagged=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=OPTIONS)
@@ -131,11 +128,11 @@ def main() -> None:
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the book's folder")
     root = parser.parse_args().root.resolve()
     document = print_page(page_to_print(root, build(root)), captions(root))
-    target = root / "_build/html" / NAME
+    target = root / "_build/html" / PDF
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(document)
     with (root / "_build/.doctrees/written-html").open("a", encoding="utf-8") as journal:
-        journal.write(f"{NAME}\n")  # so that the next build knows whose it is
+        journal.write(f"{PDF}\n")  # so that the next build knows whose it is
     print(f"printed: {target.relative_to(root)}, {len(document) / 2**20:.1f} MiB")
 
 

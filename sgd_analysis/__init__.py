@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sgd_analysis._version import __version__ as __version__
 from sgd_analysis.ensemble.ensemble import Ensemble, train_ensemble
 from sgd_analysis.history.history import History
 from sgd_analysis.history.vectors import Vectors
@@ -49,8 +50,6 @@ from sgd_analysis.theory.second_moment import (
 )
 from sgd_analysis.training.run import Run, iterate_average
 from sgd_analysis.training.train import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Ensemble",

@@ -2,11 +2,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
+from hatchling.builders.sdist import SdistBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -21,6 +24,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = SETTINGS["project"]
 
 TOP_LEVEL = {
+    "CITATION.cff",
     "LICENSE",
     "README.md",
     "_config.yml",
@@ -296,6 +300,44 @@ def test_every_command_that_installs_the_package_takes_it_from_where_it_is():
             assert not re.match(r"""["']?sgd[-_]analysis""", command), f"{path}: {command}"
             for extra in re.findall(r"[.\w]\[(\w+)\]", command):
                 assert extra in PROJECT["optional-dependencies"], f"{path}: {command}"
+
+
+def test_the_source_distribution_holds_what_is_needed_to_build_test_and_cite(tmp_path):
+    archive = next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with tarfile.open(archive) as source:
+        names = {name.split("/", 1)[1] for name in source.getnames()}
+    for path in ("CITATION.cff", "LICENSE", "README.md", "pyproject.toml", "tests/conftest.py"):
+        assert path in names
+    assert {
+        path for path in names if path.startswith("sgd_analysis/") and path.endswith(".py")
+    } == {str(path.relative_to(ROOT)) for path in ROOT.glob("sgd_analysis/**/*.py")}
+
+
+# How to cite
+
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def test_the_citation_is_of_this_version_under_these_licences():
+    book = CITATION["preferred-citation"]
+    assert CITATION["version"] == book["version"] == sgd_analysis.__version__
+    assert CITATION["title"] == sgd_analysis.__name__
+    assert CITATION["abstract"] == PROJECT["description"]
+    assert CITATION["license"] == PROJECT["license"]
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert f"(SPDX: {book['license']})" in licence
+    assert licence.startswith(f"{book['title']}\nCopyright (c) {book['year']}, ")
+    assert CITATION["date-released"].startswith(f"{book['year']}-")
+
+
+def test_the_readme_and_the_book_have_the_title_and_the_authors_of_the_citation():
+    book = CITATION["preferred-citation"]
+    (author,) = CITATION["authors"]
+    assert book["authors"] == [author]
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert (settings["title"], settings["author"]) == (book["title"], author["name"])
+    cited = f"{author['name']}. *{book['title']}*. Version {book['version']}, {book['year']}."
+    assert f"\n> {cited}\n\n[CITATION.cff](CITATION.cff) " in README
 
 
 # The repository

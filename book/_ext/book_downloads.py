@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from book_names import PDF, package_version
 from book_numbers import format_plain_text
 from book_rebuild import executed_notebook, written
 from book_weight import tidy_svg
@@ -27,7 +27,6 @@ from sphinx.util.typing import ExtensionMetadata
 
 LOGGER = logging.getLogger(__name__)
 NOTEBOOKS = "book/notebooks.zip"
-PDF = "stochastic-gradient-descent-measured.pdf"
 
 INTRODUCTION = """\
 *This is a page of* {title}*, version {version}, with what its cells gave when the book was built.*
@@ -39,17 +38,14 @@ lies beside this notebook, on the book's site and in the archive of all notebook
 python -m pip install "./{wheel}[notebooks]"
 ```
 
+On Linux, this brings 5.5 GB of CUDA along; where there is no GPU, first install PyTorch alone, with
+the command that [its own site](https://pytorch.org/get-started/locally/) gives for CPU.
+
 {beside} to be in this notebook's folder."""
 
 
-def package_version(app: Sphinx) -> str:
-    source = Path(app.confdir, "sgd_analysis/__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "(.+)"$', source, re.M)
-    return found[1] if found else "0"
-
-
 def wheel_name(app: Sphinx) -> str:
-    return f"sgd_analysis-{package_version(app)}-py3-none-any.whl"
+    return f"sgd_analysis-{package_version(Path(app.confdir))}-py3-none-any.whl"
 
 
 def companions(book: Path, cells: str = "") -> list[str]:
@@ -63,7 +59,7 @@ def introduction(app: Sphinx, cells: str) -> str:
     found = [f"`{name}`" for name in companions(Path(app.confdir, "book"), cells)]
     return INTRODUCTION.format(
         title=app.config.html_title,
-        version=package_version(app),
+        version=package_version(Path(app.confdir)),
         wheel=wheel_name(app),
         beside=f"{' and '.join(found)} {'have' if len(found) > 1 else 'has'}",
     )

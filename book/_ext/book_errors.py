@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from book_names import TEMPLATE
 from myst_nb.core import read
 from myst_nb.core.execute.base import NotebookClientBase
 from nbformat import NotebookNode
@@ -105,7 +106,7 @@ def compare_contents(app: Sphinx, env: BuildEnvironment, *_: object) -> list[str
         logger.warning("there is no page %s.md", page, location=where)
     for path in sorted(Path(app.srcdir, "book").rglob("*.md")):
         page = path.relative_to(app.srcdir).with_suffix("").as_posix()
-        if page not in listed and "/." not in page:
+        if page not in {*listed, TEMPLATE} and "/." not in page:
             logger.warning("this page is not in %s", contents.name, location=f"{path}:1")
     return []
 

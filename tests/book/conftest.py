@@ -12,10 +12,10 @@ import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
+from book._ext.book_names import BROWSERS
 from tests.book.small_books import build
 
 ROOT = Path(__file__).parents[2]
-BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 ALONE = [
     "--no-sandbox",
     "--no-first-run",

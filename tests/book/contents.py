@@ -9,3 +9,17 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PARTS = [(part, [entry["file"] for entry in part["chapters"]]) for part in TOC["parts"]]
 LISTED = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
 CHAPTERS = [page for part, pages in PARTS if part.get("numbered") for page in pages]
+
+# Written before there was a template; a chapter that has all its parts leaves this list.
+BEFORE_THE_TEMPLATE = [
+    "book/fitting-problem",
+    "book/gradient-descent",
+    "book/single-samples",
+    "book/mini-batches",
+    "book/torch-optim",
+    "book/without-shuffling",
+    "book/sum-of-losses",
+    "book/gradient-norm",
+    "book/own-loop",
+    "book/which-number",
+]

@@ -182,8 +182,8 @@ def make_book_with_package(root: Path) -> Path:
     make_book(root, {"index": LANDING, "measured": FRONT_MATTER + MEASURE + FIGURE + READING})
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
-    package = root / "sgd_analysis/__init__.py"
-    package.write_text('__version__ = "1.2.3"\nVALUE = 41\n', encoding="utf-8")
+    version = root / "sgd_analysis/_version.py"
+    version.write_text('__version__ = "1.2.3"\n', encoding="utf-8")
     (root / "book/_assets/measured.json").write_text('{"value": 7}', encoding="utf-8")
     return root
 
@@ -268,6 +268,7 @@ def test_a_notebook_begins_with_how_to_run_it(built: Path) -> None:
     introduction = notebook.cells[0].source
     assert 'pip install "./sgd_analysis-1.2.3-py3-none-any.whl[notebooks]"' in introduction
     assert "`matplotlibrc` and `_assets/measured.json` have to be" in introduction
+    assert "first install PyTorch alone" in introduction  # or gigabytes of CUDA come along
     text = "\n".join(cell.source for cell in notebook.cells)
     assert "**Fig. 1.** The line ends at 41, see Robbins and Monro (1951) and (1)." in text
 

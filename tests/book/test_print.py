@@ -10,6 +10,7 @@ from typing import Any
 import pypdf
 import pytest
 
+from book._ext.book_names import PDF
 from tests.book.contents import LISTED, ROOT
 from tests.book.small_books import (
     CELL,
@@ -20,8 +21,6 @@ from tests.book.small_books import (
     make_book,
     write_package,
 )
-
-NAME = "stochastic-gradient-descent-measured.pdf"
 
 FOLDED = (
     CELL.format(source=":tags: [hide-input]\n\nfolded = VALUE\nprint('unfolded', folded)")
@@ -78,7 +77,7 @@ def print_book(root: Path) -> Printed:
 
 
 def read(site: Path, output: str = "") -> Printed:
-    pdf = pypdf.PdfReader(site / NAME)
+    pdf = pypdf.PdfReader(site / PDF)
     text = "\n".join(page.extract_text() for page in pdf.pages)
     return Printed(site, output, pdf, text, " ".join(text.split()))
 
@@ -164,12 +163,12 @@ def test_the_file_has_tags_for_screen_readers(printed: Printed) -> None:
 
 
 def test_a_rebuild_removes_the_file_of_the_book_as_it_was(printed: Printed) -> None:
-    root = printed.site.parents[2]
-    assert (printed.site / NAME).exists()
+    root = printed.site.parents[1]
+    assert (printed.site / PDF).exists()
     write_package(root, value=42)
     result = build(root)
     assert result.returncode == 0, result.stdout
-    assert not (printed.site / NAME).exists()
+    assert not (printed.site / PDF).exists()
 
 
 # The whole book
@@ -178,7 +177,7 @@ def test_a_rebuild_removes_the_file_of_the_book_as_it_was(printed: Printed) -> N
 @pytest.fixture(scope="module")
 def whole(browser_program: str, site: Path) -> Printed:
     """The whole book's PDF: the one beside its HTML, or else printed from it."""
-    if not (site / NAME).exists():
+    if not (site / PDF).exists():
         if not (site.parents[1] / "_config.yml").exists():
             pytest.skip(f"there are no pages of the book that was built to {site}")
         return print_book(site.parents[1])
