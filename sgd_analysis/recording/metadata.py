@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sgd_analysis._version import __version__
 from sgd_analysis.history.history import History
 
 
@@ -20,8 +21,6 @@ def metadata(
     optimizer: str, groups: list[dict[str, Any]], criteria: tuple[object, ...]
 ) -> dict[str, Any]:
     """Return what a run with an optimizer of that name and these parameter groups is made with."""
-    import sgd_analysis  # for its version; it imports this module
-
     reductions = {getattr(criterion, "reduction", "mean") for criterion in criteria}
     reductions = {reduction for reduction in reductions if isinstance(reduction, str)} or {"mean"}
     return {
@@ -33,7 +32,7 @@ def metadata(
             for group in groups
         ],
         "versions": {
-            "sgd_analysis": sgd_analysis.__version__,
+            "sgd_analysis": __version__,
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "python": platform.python_version(),
