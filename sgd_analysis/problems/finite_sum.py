@@ -1,4 +1,4 @@
-"""A finite sum of losses, and one whose every answer is known in closed form."""
+"""A finite sum of losses: what a training loop minimises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgd_analysis._criteria import Criterion, mean_criterion
-from sgd_analysis._validation import samples
+from sgd_analysis._validation import kind_of, samples
 from sgd_analysis._weights import flat_weights, trainable
 from sgd_analysis.problems.loaders import all_samples
 
@@ -53,7 +53,7 @@ class FiniteSum:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(self.model).__name__}")
+            raise TypeError(f"model must be a torch.nn.Module, got {kind_of(self.model)}")
         mean_criterion(self.criterion)
         # A frozen dataclass converts its fields through object.__setattr__.
         object.__setattr__(self, "inputs", samples("inputs", self.inputs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -11,10 +10,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from sgd_analysis._arrays import as_array, read_only
-from sgd_analysis._validation import finite_vector, sample_indices, samples, weight_vectors
-from sgd_analysis._weights import trainable
+from sgd_analysis._arrays import read_only
+from sgd_analysis._validation import finite_vector, samples, weight_vectors
 from sgd_analysis.problems.finite_sum import FiniteSum
+from sgd_analysis.problems.index_batches import index_batches
+from sgd_analysis.problems.linear_model import LinearInFeatures, check_is_linear
+from sgd_analysis.problems.spectrum import Spectrum, spectrum
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.tally import Tally
 
@@ -43,6 +44,7 @@ class LeastSquares(FiniteSum):
             true_weights not of shape (d,), or if model(inputs) is not Φ w.
 
     Example:
+        >>> from sgd_analysis import LeastSquares
         >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
         >>> line.minimiser.round(6)
         array([2., 1.])
@@ -57,17 +59,7 @@ class LeastSquares(FiniteSum):
         model: nn.Module | None = None,
         true_weights: ArrayLike | None = None,
     ) -> None:
-        matrix = samples("features", features)
-        vector = samples("targets", targets)
-        if matrix.ndim != 2 or matrix.shape[1] == 0:
-            raise ValueError(
-                "features must be a matrix of shape (n_samples, d) with d >= 1, got shape "
-                f"{tuple(matrix.shape)}"
-            )
-        if vector.ndim != 1:
-            raise ValueError(
-                f"targets must be a vector of shape (n_samples,), got shape {tuple(vector.shape)}"
-            )
+        matrix, vector = _matrix(features), _vector(targets)
         dtype = next(
             (t.dtype for t in (matrix, vector) if t.is_floating_point()), torch.get_default_dtype()
         )
@@ -77,13 +69,13 @@ class LeastSquares(FiniteSum):
         set_field(self, "_float64_targets", read_only(vector.double().numpy().copy()))
         matrix, vector = (t if t.is_floating_point() else t.to(dtype) for t in (matrix, vector))
         super().__init__(
-            model=_LinearInFeatures(matrix.shape[1], matrix.dtype) if model is None else model,
+            model=LinearInFeatures(matrix.shape[1], matrix.dtype) if model is None else model,
             criterion=nn.MSELoss(),
             inputs=matrix if inputs is None else samples("inputs", inputs),
             targets=vector,
         )
         if model is not None:
-            self._refuse_another_model()
+            check_is_linear(model, self.inputs, self.features)
         truth = None
         if true_weights is not None:
             truth = read_only(finite_vector("true_weights", true_weights, matrix.shape[1]))
@@ -115,7 +107,7 @@ class LeastSquares(FiniteSum):
         Raises:
             ValueError: if a batch is empty or names a sample that does not exist.
         """
-        rows = [self.features[index] for index in self._checked(batches)]
+        rows = [self.features[index] for index in index_batches(batches, self.n_samples)]
         hessians = [2 / len(some) * some.T @ some for some in rows]
         return np.array(hessians).reshape(-1, self.n_parameters, self.n_parameters)
 
@@ -139,6 +131,7 @@ class LeastSquares(FiniteSum):
                 empty or names a sample that does not exist.
 
         Example:
+            >>> from sgd_analysis import LeastSquares
             >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
             >>> line.survey([0.0, 0.0], [[0, 1], [2]]).loss
             array([ 5., 25.])
@@ -146,7 +139,7 @@ class LeastSquares(FiniteSum):
         weights = weight_vectors("w", w, self.n_parameters)
         if weights.ndim != 1:
             raise ValueError(f"w must be one vector of weights, got shape {weights.shape}")
-        indices = self._checked(batches)
+        indices = index_batches(batches, self.n_samples)
         if not indices:
             raise ValueError("batches must hold at least one batch, got none")
         sizes = np.array([len(index) for index in indices])
@@ -163,17 +156,17 @@ class LeastSquares(FiniteSum):
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
         """(d,) the eigenvalues of the Hessian, ascending; exactly 0 where they are rounding."""
-        return self._spectrum[0]
+        return self._spectrum.eigenvalues
 
     @property
     def eigenvectors(self) -> NDArray[np.float64]:
         """(d, d) the matching unit eigenvectors as columns, largest component positive."""
-        return self._spectrum[1]
+        return self._spectrum.eigenvectors
 
     @property
     def minimiser(self) -> NDArray[np.float64]:
         """(d,) the weights of least risk; of least norm where there are several."""
-        return self._spectrum[2]
+        return self._spectrum.minimiser
 
     @cached_property
     def least_risk(self) -> float:
@@ -230,87 +223,29 @@ class LeastSquares(FiniteSum):
             scaled = self.eigenvalues * self._eigen_coordinates(w)
             return np.asarray(scaled @ self.eigenvectors.T)
 
-    def _checked(self, batches: Iterable[ArrayLike | Tensor]) -> list[NDArray[np.integer]]:
-        indices = []
-        for position, batch in enumerate(batches):
-            vector = sample_indices(batch)
-            if vector is None or not len(vector):
-                raise ValueError(
-                    f"batch {position} must be a non-empty vector of sample indices, got {batch!r}"
-                )
-            index = vector.numpy()
-            if index.min() < 0 or index.max() >= self.n_samples:
-                raise ValueError(
-                    f"batch {position} must hold indices between 0 and {self.n_samples - 1}, got "
-                    f"values between {index.min()} and {index.max()}"
-                )
-            indices.append(index)
-        return indices
-
     def _eigen_coordinates(self, w: ArrayLike) -> NDArray[np.float64]:
         weights = weight_vectors("w", w, self.n_parameters)
         return np.asarray((weights - self.minimiser) @ self.eigenvectors)
 
-    def _refuse_another_model(self) -> None:
-        n_samples, d = self.features.shape
-        if n_samples != self.n_samples or d != self.n_parameters:
-            raise ValueError(
-                f"features of shape {self.features.shape} do not match {self.n_samples} inputs "
-                f"and a model of {self.n_parameters} weights"
-            )
-        model = copy.deepcopy(self.model)
-        parameter, *others = trainable(model)
-        if others:
-            raise ValueError("model must have one parameter tensor, the vector w of d weights")
-        for w in (as_array(parameter.flatten()).astype(np.float64), np.linspace(1, 2, d)):
-            with torch.no_grad():
-                parameter.copy_(torch.from_numpy(w).view_as(parameter))
-                predictions = as_array(model(self.inputs))
-            expected = self.features @ w
-            scale = np.abs(self.features) @ np.abs(w)
-            # A few roundings of each product and sum, in the model's own precision.
-            slack = 8 * d * float(torch.finfo(parameter.dtype).eps) * scale.max(initial=1)
-            if predictions.shape != expected.shape or np.abs(predictions - expected).max() > slack:
-                raise ValueError(
-                    "model(inputs) must be features @ w, of shape "
-                    f"{expected.shape}; for w = {w} it has shape {predictions.shape} and other "
-                    "values"
-                )
-
     @cached_property
-    def _spectrum(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        n_samples, d = self.features.shape
-        # Rows of zeros change neither the spectrum nor the minimiser; with fewer samples than
-        # weights they give the reduced decomposition all d right singular vectors.
-        padding = max(d - n_samples, 0)
-        matrix = np.pad(self.features, ((0, padding), (0, 0)))
-        targets = np.pad(self._float64_targets, (0, padding))
-        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
-        with np.errstate(over="ignore"):
-            if not np.isfinite(singular**2).all():
-                raise ValueError(
-                    "features must be small enough for their squares to be finite, got values up "
-                    f"to {np.abs(self.features).max():g}: rescale them"
-                )
-        tolerance = singular[0] * max(n_samples, d) * np.finfo(np.float64).eps
-        kept = singular > tolerance
-        if (2 / n_samples * singular[kept] ** 2 < np.finfo(np.float64).tiny).any():
-            raise ValueError(
-                "features must be large enough for their squares to have all digits, got values "
-                f"up to {np.abs(self.features).max():g}: rescale them"
-            )
-        projections = np.divide(left.T @ targets, singular, out=np.zeros(d), where=kept)
-        eigenvalues = np.where(kept, 2 / n_samples * singular**2, 0.0)[::-1]
-        largest = np.argmax(np.abs(right), axis=1)
-        signs = np.where(right[np.arange(d), largest] < 0, -1.0, 1.0)
-        eigenvectors = (signs[:, None] * right)[::-1].T
-        return read_only(eigenvalues), read_only(eigenvectors), read_only(projections @ right)
+    def _spectrum(self) -> Spectrum:
+        return spectrum(self.features, self._float64_targets)
 
 
-class _LinearInFeatures(nn.Module):
-    def __init__(self, n_features: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(n_features, dtype=dtype))
+def _matrix(features: ArrayLike | Tensor) -> Tensor:
+    matrix = samples("features", features)
+    if matrix.ndim != 2 or matrix.shape[1] == 0:
+        raise ValueError(
+            "features must be a matrix of shape (n_samples, d) with d >= 1, got shape "
+            f"{tuple(matrix.shape)}"
+        )
+    return matrix
 
-    def forward(self, features: Tensor) -> Tensor:
-        return features @ self.weights
+
+def _vector(targets: ArrayLike | Tensor) -> Tensor:
+    vector = samples("targets", targets)
+    if vector.ndim != 1:
+        raise ValueError(
+            f"targets must be a vector of shape (n_samples,), got shape {tuple(vector.shape)}"
+        )
+    return vector

@@ -38,15 +38,7 @@ def all_samples(loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
         batches = list(_in_order(loader) if isinstance(loader, DataLoader) else loader)
     if not batches:
         raise ValueError("loader must give at least one batch, got none")
-    for batch in batches:
-        parts = batch if isinstance(batch, (tuple, list)) else ()
-        if len(parts) != 2 or not all(isinstance(p, Tensor) and p.ndim for p in parts):
-            given = ", ".join(map(_kind, parts)) or _kind(batch)
-            raise TypeError(
-                "loader must give each batch as a pair of tensors (inputs, targets) with a row a "
-                f"sample, as that of a TensorDataset(inputs, targets) does, got {given}"
-            )
-    inputs, targets = zip(*batches, strict=True)
+    inputs, targets = zip(*map(_pair, batches), strict=True)
     try:
         return torch.cat(inputs), torch.cat(targets)
     except RuntimeError as error:
@@ -71,6 +63,17 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
     if batches is None:  # they are batches already
         return map(loader.collate_fn, samples)
     return [loader.collate_fn(samples)] if samples else []
+
+
+def _pair(batch: Any) -> Any:
+    parts = batch if isinstance(batch, (tuple, list)) else ()
+    if len(parts) != 2 or not all(isinstance(part, Tensor) and part.ndim for part in parts):
+        given = ", ".join(map(_kind, parts)) or _kind(batch)
+        raise TypeError(
+            "loader must give each batch as a pair of tensors (inputs, targets) with a row a "
+            f"sample, as that of a TensorDataset(inputs, targets) does, got {given}"
+        )
+    return batch
 
 
 def _kind(value: object) -> str:

@@ -35,6 +35,7 @@ def quadratic_fit(unit: float = 1.0) -> LeastSquares:
         ValueError: if unit is not positive and finite.
 
     Example:
+        >>> from sgd_analysis import quadratic_fit
         >>> problem = quadratic_fit()
         >>> problem.n_samples, float(problem.targets[0])
         (2000, 49.5)

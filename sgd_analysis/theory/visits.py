@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgd_analysis._validation import instance_of, room_for
+from sgd_analysis.problems.index_batches import index_batches
 from sgd_analysis.problems.least_squares import LeastSquares
 from sgd_analysis.theory.many_digits import affine_maps, digits_needed
 
@@ -22,7 +23,7 @@ class Visits:
         self, problem: LeastSquares, batches: Iterable[ArrayLike], memory: int = 4 << 30
     ) -> None:
         instance_of("problem", problem, LeastSquares, "the only kind with closed forms")
-        visits = problem._checked(batches)
+        visits = index_batches(batches, problem.n_samples)
         if not visits:
             raise ValueError("batches must hold at least one batch, got none")
         self._problem, self._indices, self._memory = problem, visits, memory
