@@ -1,11 +1,53 @@
-"""Which loss and which gradient is your training loop really showing you?"""
+"""Which loss and which gradient is your training loop really showing you?
+
+Everything is imported from `sgd_analysis` itself. Which name for which question:
+
+A loop of your own
+    What did every step of it see?                    record, Recorder
+    And how do I read what was recorded?              History
+
+What holds at fixed weights
+    What are the losses and gradients of my batches?  survey, Survey
+    Why is the printed loss not the global loss?      loss_gap, LossGap
+    How large is a random batch's gradient?           expected_batch_gradient_norm_squared
+    And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
+
+What is minimised
+    A model's loss over my samples?                   FiniteSum
+    Least squares, where all answers are known?       LeastSquares, quadratic_fit
+
+Training
+    What does one run do? And many seeds at once?     train, Run; train_ensemble, Ensemble
+    What does averaging a run's weights gain?         iterate_average
+    In which order do the samples come?               cyclic, shuffle_once, reshuffle,
+                                                      with_replacement, independent; batches
+    When does it stop, and for which reason?          StoppingRule; running_loss_below,
+                                                      mean_batch_loss_below,
+                                                      last_batch_loss_below,
+                                                      empirical_risk_below,
+                                                      full_gradient_norm_below,
+                                                      path_gradient_norm_below,
+                                                      no_improvement, diverged
+
+What least squares will do, before it runs
+    When does gradient descent get below ε?           gradient_descent_steps
+    And its loss on the way?                          gradient_descent_risk
+    The mean over all seeds of what SGD prints?       expected_running_loss, expected_risk
+    What does an epoch in a fixed order do?           epoch_operator, EpochOperator
+    Where do its epochs end, and why not at the best? fixed_point_expansion
+    Up to which step size does SGD's mean stay bounded?
+                                                      mean_square_step_limit, mean_square_radius,
+                                                      second_moment_operator
+    And does a typical run converge beyond it?        lyapunov_exponents, LyapunovExponents
+
+`sgd_analysis.figures`, which needs matplotlib, draws medians with bands and stopping epochs.
+"""
 
 from __future__ import annotations
 
 from sgd_analysis._version import __version__ as __version__
 from sgd_analysis.ensemble.ensemble import Ensemble, train_ensemble
 from sgd_analysis.history.history import History
-from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.orders import (
     batches,
     cyclic,
@@ -22,7 +64,6 @@ from sgd_analysis.stopping import (
     StoppingRule,
     diverged,
     empirical_risk_below,
-    epochs_reached,
     full_gradient_norm_below,
     last_batch_loss_below,
     mean_batch_loss_below,
@@ -35,19 +76,16 @@ from sgd_analysis.surveying.measures import (
     ResidualNorms,
     expected_batch_gradient_norm_squared,
     residual_norms,
-    survey,
 )
 from sgd_analysis.surveying.survey import Survey
+from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
 from sgd_analysis.theory.expected_loss import expected_risk, expected_running_loss
-from sgd_analysis.theory.fixed_point import fixed_point_distance, fixed_point_expansion
+from sgd_analysis.theory.fixed_point import fixed_point_expansion
 from sgd_analysis.theory.gradient_descent import gradient_descent_risk, gradient_descent_steps
 from sgd_analysis.theory.lyapunov import LyapunovExponents, lyapunov_exponents
-from sgd_analysis.theory.second_moment import (
-    mean_square_radius,
-    mean_square_step_limit,
-    second_moment_operator,
-)
+from sgd_analysis.theory.mean_square import mean_square_radius, mean_square_step_limit
+from sgd_analysis.theory.second_moment import second_moment_operator
 from sgd_analysis.training.run import Run, iterate_average
 from sgd_analysis.training.train import train
 
@@ -64,17 +102,14 @@ __all__ = [
     "Run",
     "StoppingRule",
     "Survey",
-    "Vectors",
     "batches",
     "cyclic",
     "diverged",
     "empirical_risk_below",
     "epoch_operator",
-    "epochs_reached",
     "expected_batch_gradient_norm_squared",
     "expected_risk",
     "expected_running_loss",
-    "fixed_point_distance",
     "fixed_point_expansion",
     "full_gradient_norm_below",
     "gradient_descent_risk",
@@ -101,3 +136,7 @@ __all__ = [
     "train_ensemble",
     "with_replacement",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

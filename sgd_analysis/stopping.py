@@ -30,6 +30,9 @@ class StoppingRule:
     The first of the joined rules to hold gives the reason. A rule keeps no state: it is asked
     about all epochs at once, so that the same rule serves a run and an ensemble of runs.
 
+    The functions `..._below(epsilon)` make rules for `train(stop=...)` with a threshold that has to
+    be positive and finite; anything else raises a ValueError, or a TypeError if it is no number.
+
     Args:
         name: the reason given when the rule holds.
         quantity: what it looks at: "running_loss", "mean_batch_loss", "last_batch_loss" and
@@ -45,6 +48,7 @@ class StoppingRule:
         ValueError: if the quantity is not one of these.
 
     Example:
+        >>> from sgd_analysis import last_batch_loss_below, running_loss_below
         >>> running_loss_below(0.1) | last_batch_loss_below(1e-3)
         running_loss_below(0.1) | last_batch_loss_below(0.001)
     """
@@ -108,101 +112,80 @@ class StoppingRule:
 
 
 def running_loss_below(epsilon: float) -> StoppingRule:
-    """Stop once an epoch's running loss, the size-weighted mean of its batch losses, is below ε.
+    """Return a rule to stop once an epoch's running loss is below ε > 0, in loss units.
 
-    Args:
-        epsilon: the threshold, in loss units.
+    That is the size-weighted mean of the epoch's batch losses, w moving: what most loops print.
 
-    Returns:
-        A rule for `train(stop=...)`.
-
-    Raises:
-        TypeError: if epsilon is not a number.
-        ValueError: if epsilon is not positive and finite.
+    Example:
+        >>> from sgd_analysis import quadratic_fit, running_loss_below, train
+        >>> settings = dict(step_size=2e-4, max_epochs=10_000, gradient="closed form")
+        >>> train(quadratic_fit(), stop=running_loss_below(0.1), **settings)
+        Run('running_loss_below(0.1)' after 9340 epochs, 9340 steps)
     """
     return _below("running_loss", epsilon)
 
 
 def mean_batch_loss_below(epsilon: float) -> StoppingRule:
-    """Stop once the unweighted mean of an epoch's batch losses is below ε.
+    """Return a rule to stop once the unweighted mean of an epoch's batch losses is below ε > 0.
 
-    Args:
-        epsilon: the threshold, in loss units.
-
-    Returns:
-        A rule for `train(stop=...)`.
-
-    Raises:
-        TypeError: if epsilon is not a number.
-        ValueError: if epsilon is not positive and finite.
+    Example:
+        >>> import numpy as np
+        >>> from sgd_analysis import mean_batch_loss_below
+        >>> mean_batch_loss_below(0.1).stops({"mean_batch_loss": np.array([0.3, 0.1, 0.05])})
+        array([False, False,  True])
     """
     return _below("mean_batch_loss", epsilon)
 
 
 def last_batch_loss_below(epsilon: float) -> StoppingRule:
-    """Stop once the loss of an epoch's last batch alone is below ε.
+    """Return a rule to stop once the loss of an epoch's last batch alone is below ε > 0.
 
-    Args:
-        epsilon: the threshold, in loss units.
-
-    Returns:
-        A rule for `train(stop=...)`.
-
-    Raises:
-        TypeError: if epsilon is not a number.
-        ValueError: if epsilon is not positive and finite.
+    Example:
+        >>> from sgd_analysis import last_batch_loss_below
+        >>> last_batch_loss_below(0.1).quantities
+        frozenset({'last_batch_loss'})
     """
     return _below("last_batch_loss", epsilon)
 
 
 def empirical_risk_below(epsilon: float) -> StoppingRule:
-    """Stop once the global loss F, all samples at the weights of an epoch's end, is below ε.
+    """Return a rule to stop once the global loss F, at an epoch's end, is below ε > 0.
 
     It costs one more pass over the samples an epoch, unless the problem has a closed form.
 
-    Args:
-        epsilon: the threshold, in loss units.
-
-    Returns:
-        A rule for `train(stop=...)`.
-
-    Raises:
-        TypeError: if epsilon is not a number.
-        ValueError: if epsilon is not positive and finite.
+    Example:
+        >>> from sgd_analysis import empirical_risk_below, quadratic_fit, train
+        >>> stop = empirical_risk_below(0.1)
+        >>> settings = dict(step_size=2e-4, max_epochs=10_000, gradient="closed form")
+        >>> train(quadratic_fit(), stop=stop, **settings).epochs  # the running loss needs one more
+        9339
     """
     return _below("empirical_risk", epsilon)
 
 
 def full_gradient_norm_below(epsilon: float) -> StoppingRule:
-    """Stop once ‖∇F‖, all samples at the weights of an epoch's end, is below ε.
+    """Return a rule to stop once ‖∇F‖, all samples at an epoch's end, is below ε > 0.
 
-    It costs one more pass over the samples an epoch, unless the problem has a closed form.
+    ε is in loss units a weight unit. It costs one more pass over the samples an epoch, unless the
+    problem has a closed form.
 
-    Args:
-        epsilon: the threshold, in loss units a weight unit.
-
-    Returns:
-        A rule for `train(stop=...)`.
-
-    Raises:
-        TypeError: if epsilon is not a number.
-        ValueError: if epsilon is not positive and finite.
+    Example:
+        >>> from sgd_analysis import full_gradient_norm_below, running_loss_below
+        >>> running_loss_below(0.1) | full_gradient_norm_below(1e-3)
+        running_loss_below(0.1) | full_gradient_norm_below(0.001)
     """
     return _below("full_gradient_norm", epsilon)
 
 
 def path_gradient_norm_below(epsilon: float) -> StoppingRule:
-    """Stop once the norm of an epoch's path gradient, its mean gradient with w moving, is below ε.
+    """Return a rule to stop once the norm of an epoch's path gradient is below ε > 0.
 
-    Args:
-        epsilon: the threshold, in loss units a weight unit.
+    That is the epoch's mean gradient, w moving; ε is in loss units a weight unit.
 
-    Returns:
-        A rule for `train(stop=...)`.
-
-    Raises:
-        TypeError: if epsilon is not a number.
-        ValueError: if epsilon is not positive and finite.
+    Example:
+        >>> from sgd_analysis import path_gradient_norm_below
+        >>> path_gradient_norm_below(1e-3)
+        path_gradient_norm_below(0.001)
     """
     return _below("path_gradient_norm", epsilon)
 
@@ -210,7 +193,7 @@ def path_gradient_norm_below(epsilon: float) -> StoppingRule:
 def no_improvement(
     n_epochs: int, tolerance: float = 1e-3, quantity: str = "running_loss"
 ) -> StoppingRule:
-    """Stop once a quantity has not improved on its best value for some epochs in a row.
+    """Return a rule to stop once a quantity has not improved on its best for some epochs in a row.
 
     An epoch improves if its value is at most the best of all earlier ones less the tolerance. This
     is the rule of scikit-learn's `SGDClassifier` (`n_iter_no_change`, `tol`).
@@ -220,13 +203,16 @@ def no_improvement(
         tolerance: by how much an epoch has to improve to count, in the quantity's unit.
         quantity: the quantity, by one of the names that `StoppingRule` lists.
 
-    Returns:
-        A rule for `train(stop=...)`.
-
     Raises:
         TypeError: if a number is of the wrong kind.
         ValueError: if n_epochs is below 1, tolerance is negative or not finite, or the quantity
             is not known.
+
+    Example:
+        >>> import numpy as np
+        >>> from sgd_analysis import no_improvement
+        >>> no_improvement(2).stops({"running_loss": np.array([3.0, 1.0, 1.0, 0.9999, 0.5])})
+        array([False, False, False,  True, False])
     """
     patience = integer_between("n_epochs", n_epochs, 1)
     least = 0.0 if tolerance == 0 else positive_number("tolerance", tolerance)
@@ -244,19 +230,22 @@ def no_improvement(
     return StoppingRule(name, quantity, holds)
 
 
-def epochs_reached(n_epochs: int) -> StoppingRule:
-    """Stop after a number of epochs, whatever was reached by then.
+def diverged() -> StoppingRule:
+    """Return a rule to stop once an epoch's running loss is not finite.
 
-    Args:
-        n_epochs: the number of epochs.
+    Its reason is "diverged". `train` always asks it, and does not wait for such an epoch's end.
 
-    Returns:
-        A rule whose reason is "max_epochs"; `train(max_epochs=...)` joins it to its own.
-
-    Raises:
-        TypeError: if n_epochs is not an integer.
-        ValueError: if n_epochs is below 1.
+    Example:
+        >>> import numpy as np
+        >>> from sgd_analysis import diverged
+        >>> diverged().stops({"running_loss": np.array([1e300, np.inf, np.nan])})
+        array([False,  True,  True])
     """
+    return StoppingRule("diverged", "running_loss", lambda v: ~np.isfinite(v), converged=False)
+
+
+def epochs_reached(n_epochs: int) -> StoppingRule:
+    """Return the rule that ends a run after `max_epochs`, whatever was reached by then."""
     last = integer_between("n_epochs", n_epochs, 1) - 1
     return StoppingRule(
         "max_epochs",
@@ -264,15 +253,6 @@ def epochs_reached(n_epochs: int) -> StoppingRule:
         lambda values: np.broadcast_to(np.arange(values.shape[-1]) >= last, values.shape),
         converged=False,
     )
-
-
-def diverged() -> StoppingRule:
-    """Stop once an epoch's running loss is not finite.
-
-    Returns:
-        A rule whose reason is "diverged"; `train` does not wait for the end of such an epoch.
-    """
-    return StoppingRule("diverged", "running_loss", lambda v: ~np.isfinite(v), converged=False)
 
 
 def _below(quantity: str, epsilon: float) -> StoppingRule:

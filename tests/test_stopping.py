@@ -8,7 +8,6 @@ from sgd_analysis import (
     StoppingRule,
     diverged,
     empirical_risk_below,
-    epochs_reached,
     full_gradient_norm_below,
     last_batch_loss_below,
     mean_batch_loss_below,
@@ -16,7 +15,7 @@ from sgd_analysis import (
     path_gradient_norm_below,
     running_loss_below,
 )
-from sgd_analysis.stopping import QUANTITIES
+from sgd_analysis.stopping import QUANTITIES, epochs_reached
 
 BELOW = [
     running_loss_below,

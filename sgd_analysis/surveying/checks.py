@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgd_analysis._random_state import seed_all
+from sgd_analysis.surveying.batches import Batch
 from sgd_analysis.surveying.drawing import would_draw_in_training
 from sgd_analysis.surveying.evaluation import FixedWeights
 
@@ -18,12 +19,12 @@ def noise_is_known(weights: FixedWeights) -> bool:
     """Return whether no module is kept from drawing by evaluation mode, as far as seen."""
     if weights.first is None:
         return True
-    inputs, targets, _ = weights.first
-    in_training = dict.fromkeys(weights.modules, True)
+    forward, (inputs, targets, _) = weights.forward, weights.first
+    in_training = dict.fromkeys(forward.modules, True)
     return not would_draw_in_training(
-        weights.modules,
-        lambda: weights.call(inputs, targets, mode=in_training),
-        weights.generators,
+        forward.modules,
+        lambda: forward.call(inputs, targets, mode=in_training),
+        forward.generators,
     )
 
 
@@ -33,29 +34,19 @@ def couples(weights: FixedWeights, *, compare: bool) -> bool:
     A batch norm in training mode tells; of modules and criteria that are not torch's own, the
     loss of a batch is compared with those of its halves, if that is asked for.
     """
-    norms = [one for one in weights.modules if isinstance(one, nn.modules.batchnorm._BatchNorm)]
-    if any(norm.training or norm.running_mean is None for norm in norms):
+    if any(map(_normalises_by_batch, weights.forward.modules)):
         return True
-    if not compare or weights.is_known or weights.first is None:
+    if not compare or weights.forward.is_known or weights.first is None:
         return False
     inputs, targets, loss = weights.first
     if not (_n_rows(inputs) == _n_rows(targets) >= 2):
         return False
     half = (len(inputs) + 1) // 2
-    parts = [(inputs, targets), *zip(inputs.split(half), targets.split(half), strict=True)]
-    quiet = dict.fromkeys(weights.drawing, False)
-    before, means, counts = weights.states(), [], []
+    halves = zip(inputs.split(half), targets.split(half), strict=True)
     try:
-        for part in parts:
-            seed_all(0, weights.generators)
-            found, predictions = weights.call(*part, mode=quiet)
-            (count,), _ = weights.counts([predictions], [part[1]])
-            means.append(float(found.detach()) / (count if weights.takes_sums else 1.0))
-            counts.append(count)
+        means, counts = _without_drawing(weights, [(inputs, targets), *halves])
     except Exception:
         return True  # nobody knows, and to survey the batches visited is always right
-    finally:
-        before.restore()
     together = np.average(means[1:], weights=counts[1:]) if sum(counts[1:]) else means[0]
     return not _are_close(means[0], together, loss)
 
@@ -70,13 +61,14 @@ def check_repeatable(weights: FixedWeights, *, seed_for: Callable[[int, int], No
     Raises:
         ValueError: if it has.
     """
-    if weights.is_known or weights.first is None or weights.n_forward == 1:
+    forward = weights.forward
+    if forward.is_known or weights.first is None or forward.n_passes == 1:
         return
     inputs, targets, loss = weights.first
-    before = weights.states()
+    before = forward.states()
     if seed_for:
         seed_for(0, 0)
-    again = weights.call(inputs, targets)[0].detach()
+    again = forward.call(inputs, targets)[0].detach()
     before.restore()
     if not _are_close(float(again), float(loss), loss):
         raise ValueError(
@@ -86,6 +78,27 @@ def check_repeatable(weights: FixedWeights, *, seed_for: Callable[[int, int], No
             "batch has no loss of its own; keep it in a buffer or in an attribute of a "
             "module, which a survey puts back, or leave it out while surveying"
         )
+
+
+def _normalises_by_batch(module: nn.Module) -> bool:
+    is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return is_norm and (module.training or module.running_mean is None)
+
+
+def _without_drawing(weights: FixedWeights, batches: list[Batch]) -> tuple[list[float], list[Any]]:
+    """Return the batches' mean losses, the modules that draw silenced, and their denominators."""
+    quiet = dict.fromkeys(weights.forward.drawing, False)
+    before, means, counts = weights.forward.states(), [], []
+    try:
+        for inputs, targets in batches:
+            seed_all(0, weights.forward.generators)
+            loss, predictions = weights.forward.call(inputs, targets, mode=quiet)
+            (count,), _ = weights.counts.of([predictions], [targets])
+            means.append(float(loss.detach()) / (count if weights.takes_sums else 1.0))
+            counts.append(count)
+    finally:
+        before.restore()
+    return means, counts
 
 
 def _n_rows(part: Any) -> int:

@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgd_analysis._random_state import seed_all
-from sgd_analysis.surveying.evaluation import Batch, Evaluated, FixedWeights
+from sgd_analysis.surveying.batches import Batch
+from sgd_analysis.surveying.evaluation import Evaluated, FixedWeights
 
 
 class Draws:
     """Evaluates batches at fixed weights as means over n draws, each batch with its own seeds."""
 
     def __init__(self, weights: FixedWeights, n: int, seed: int) -> None:
-        self._weights, self._n, self._seed = weights, n, seed
+        self._weights, self._forward = weights, weights.forward
+        self._n, self._seed = n, seed
         self._n_drawn = 0  # batches
 
     def evaluate(self, batches: list[Batch]) -> Iterator[Evaluated]:
         """Yield what is found of each batch; the generators are afterwards as they were."""
-        before = self._weights.states()
+        before = self._forward.states()
         found = []
         for inputs, targets in batches:
             loss, gradient, predictions, spread = self._mean_of_draws(inputs, targets)
@@ -37,7 +39,7 @@ class Draws:
     def seed_for(self, batch: int, draw: int) -> None:
         """Seed all generators for one draw of one batch, counted from 0."""
         sequence = np.random.SeedSequence([self._seed, batch, draw])
-        seed_all(int(sequence.generate_state(1)[0]), self._weights.generators)
+        seed_all(int(sequence.generate_state(1)[0]), self._forward.generators)
 
     def _mean_of_draws(
         self, inputs: Any, targets: Any
@@ -45,9 +47,9 @@ class Draws:
         losses, total = [], torch.zeros(())
         for draw in range(self._n):
             self.seed_for(self._n_drawn, draw)
-            states = self._weights.states() if draw == 0 else None
+            states = self._forward.states() if draw == 0 else None
             loss, gradient, predictions = self._weights.one(inputs, targets)
-            if states is not None and self._weights.states() == states:  # nothing was drawn
+            if states is not None and self._forward.states() == states:  # nothing was drawn
                 return loss, gradient, predictions, (0.0, 0.0, 0.0)
             losses.append(float(loss))
             double = torch.complex128 if gradient.is_complex() else torch.float64
@@ -61,18 +63,18 @@ class Draws:
     def _without_noise(self, inputs: Any, targets: Any) -> NDArray[np.float64]:
         """Return the losses (n_draws,), or (1,), with what draws put in evaluation mode."""
         for _ in range(2):  # another batch may take another branch, with other modules
-            quiet = dict.fromkeys(self._weights.drawing, False)
+            quiet = dict.fromkeys(self._forward.drawing, False)
             self.seed_for(self._n_drawn, 0)
-            states = self._weights.states()
-            loss = self._weights.call(inputs, targets, mode=quiet)[0].detach()
-            if self._weights.states() == states:
+            states = self._forward.states()
+            loss = self._forward.call(inputs, targets, mode=quiet)[0].detach()
+            if self._forward.states() == states:
                 return np.array([float(loss)])
-            self._weights.find_drawing(inputs, targets)
+            self._forward.find_drawing(inputs, targets)
         losses = []  # it draws in evaluation mode, too
         for draw in range(self._n):
             self.seed_for(self._n_drawn, draw)
-            quiet = dict.fromkeys(self._weights.drawing, False)
-            losses.append(float(self._weights.call(inputs, targets, mode=quiet)[0].detach()))
+            quiet = dict.fromkeys(self._forward.drawing, False)
+            losses.append(float(self._forward.call(inputs, targets, mode=quiet)[0].detach()))
         return np.array(losses)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 _Restore: TypeAlias = Callable[[], None]
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_CONTAINERS = (list, tuple, dict, set, deque)
 _LONGEST = 1000  # longer containers, a data set's indices say, are not looked into
 
 
@@ -31,35 +32,30 @@ class KeptState:
         self._alive: list[Any] = []  # an id is one object's for as long as that lives
         self._restores: list[_Restore] = []
         for module in modules:
-            self._add_object(module)
+            self._add(module)
 
     def restore(self) -> None:
         """Put everything back in place, but for the generators."""
         for restore in self._restores:
             restore()
 
-    def _add_object(self, owner: object) -> None:
-        if self._is_new(owner):
-            self._restores.append(_of_dict(vars(owner)))
-            for value in list(vars(owner).values()):
-                self._add(value, is_attribute=True)
-
-    def _add(self, value: object, *, is_attribute: bool = False) -> None:
+    def _add(self, value: Any, *, is_attribute: bool = False) -> None:
+        if not (_may_change(value, is_attribute) and self._is_new(value)):
+            return
         if isinstance(value, _GENERATORS):
-            if self._is_new(value):
-                self.generators.append(value)
-        elif isinstance(value, (Tensor, np.ndarray)):
-            if self._is_new(value):
-                self._restores.append(
-                    _of_tensor(value) if isinstance(value, Tensor) else _of_array(value)
-                )
-        elif isinstance(value, (list, tuple, dict, set, deque)):
-            if len(value) <= _LONGEST and self._is_new(value):
-                self._restores += _of_container(value)
-                for part in list(value.values() if isinstance(value, dict) else value):
-                    self._add(part)
-        elif isinstance(value, nn.Module) or (is_attribute and _is_an_object(value)):
-            self._add_object(value)
+            self.generators.append(value)
+        elif isinstance(value, Tensor):
+            self._restores.append(_of_tensor(value))
+        elif isinstance(value, np.ndarray):
+            self._restores.append(_of_array(value))
+        elif isinstance(value, _CONTAINERS):
+            self._restores += _of_container(value)
+            for part in list(value.values() if isinstance(value, dict) else value):
+                self._add(part)
+        else:
+            self._restores.append(_of_dict(vars(value)))
+            for part in list(vars(value).values()):
+                self._add(part, is_attribute=True)
 
     def _is_new(self, value: object) -> bool:
         if id(value) in self._seen:
@@ -67,6 +63,14 @@ class KeptState:
         self._seen.add(id(value))
         self._alive.append(value)
         return True
+
+
+def _may_change(value: Any, is_attribute: bool) -> bool:
+    if isinstance(value, _CONTAINERS):
+        return len(value) <= _LONGEST
+    if isinstance(value, (*_GENERATORS, Tensor, np.ndarray, nn.Module)):
+        return True
+    return is_attribute and _is_an_object(value)
 
 
 def _is_an_object(value: object) -> bool:

@@ -40,6 +40,12 @@ class LossGap:
             of the survey. 0 where nothing is drawn.
         noise_error: the standard error of the noise, which comes from the survey's draws.
         unknown: why a term is nan, and what to do; empty if none is.
+
+    Example:
+        >>> from sgd_analysis import LossGap
+        >>> gap = LossGap(3.0, empirical_risk=2.0, weighting=0.25, drift=0.75, mode=0.0)
+        >>> gap.weighting + gap.drift + gap.mode + gap.noise == gap.mean_batch_loss - 2.0
+        True
     """
 
     mean_batch_loss: float
@@ -89,6 +95,13 @@ def loss_gap(epoch: History, at_end: Survey, *, evaluated: Survey | None = None)
     Raises:
         TypeError: if an argument is of the wrong kind.
         ValueError: if epoch is not exactly one finished epoch, or the sample counts differ.
+
+    Example:
+        >>> from sgd_analysis import LeastSquares, loss_gap, train
+        >>> line = LeastSquares([[1.0], [1.0]], [0.0, 2.0])
+        >>> run = train(line, step_size=0.25, batch_size=1, max_epochs=1, order="cyclic")
+        >>> loss_gap(run.history[0], line.survey(run.weights, [[0], [1]]))
+        LossGap(mean batch loss 2 − empirical risk 1 = 1 = weighting 0 + drift 1 + mode 0 + noise 0)
     """
     if not isinstance(epoch, History):
         raise TypeError(f"epoch must be a History of one epoch, got {kind_of(epoch)}")

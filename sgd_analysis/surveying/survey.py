@@ -1,4 +1,4 @@
-"""What batches say at fixed weights: their losses and gradients, and what follows from them."""
+"""What a survey is: the losses and gradients of batches at fixed weights, and what they tell."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ class Survey:
 
     Raises:
         ValueError: if the shapes do not match, or no sample counts.
+
+    Example:
+        >>> from sgd_analysis import LeastSquares
+        >>> line = LeastSquares([[1.0], [2.0], [3.0]], [0.0, 0.0, 0.0])
+        >>> batches = line.survey([1.0], [[0, 1], [2]])
+        >>> batches.loss, batches.batch_gradient_norm
+        (array([2.5, 9. ]), array([ 5., 18.]))
+        >>> round(batches.empirical_risk, 4), round(batches.full_gradient_norm, 4)
+        (4.6667, 9.3333)
     """
 
     loss: NDArray[np.float64]
@@ -117,16 +126,6 @@ class Survey:
                 "or fewer batches"
             )
         return self.kept_gradient
-
-    @property
-    def gram(self) -> NDArray[np.floating]:
-        """(n_batches, n_batches) the inner products ∇f_a(w) · ∇f_b(w), in double precision.
-
-        Raises ValueError if the gradients were not kept.
-        """
-        rows = self.gradient.astype(np.result_type(self.gradient, np.float64), copy=False)
-        with np.errstate(all="ignore"):
-            return np.asarray(rows.conj() @ rows.T)
 
     @property
     def empirical_risk(self) -> float:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sgd_analysis.theory.second_moment import on_symmetric, subset_spread, symmetric_basis
+from sgd_analysis.theory.random_step import subset_spread
+from sgd_analysis.theory.symmetric import kron, on_symmetric, symmetric_basis
 
 Array = NDArray[np.float64]
 
@@ -94,10 +95,3 @@ def epoch_noise(features: Array, residuals: Array, step_size: float, sizes: Sequ
     *_, (moments, correction, _) = through_disjoint(sizes, steps, shifts, basis[-1:].T)
     ends = (basis @ (moments + correction)).reshape(k, k)
     return np.asarray(ends[in_v, in_v])
-
-
-def kron(a: Array, b: Array) -> Array:
-    """Return the Kronecker products of matrices on the last two axes."""
-    product = a[..., :, None, :, None] * b[..., None, :, None, :]
-    rows, columns = (x * y for x, y in zip(a.shape[-2:], b.shape[-2:], strict=True))
-    return product.reshape(*product.shape[:-4], rows, columns)

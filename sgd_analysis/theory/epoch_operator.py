@@ -40,6 +40,13 @@ class EpochOperator:
         affine: (m + 1, r, r + 1) after k steps, Pₖ and a last column, by which the weights that
             start at c have moved.
         removed: (r, r) I − M on the row space.
+
+    Example:
+        >>> from sgd_analysis import LeastSquares, epoch_operator
+        >>> line = LeastSquares([[1.0], [2.0]], [1.0, 2.0])  # both samples say w = 1
+        >>> epoch = epoch_operator(line, 0.05, [[0], [1]])  # multiplies w − 1 by 0.9, then by 0.6
+        >>> epoch([2.0]).round(6), epoch.growth.round(6)
+        (array([1.54]), array([1.  , 0.9 , 0.54]))
     """
 
     step_size: float
@@ -53,13 +60,6 @@ class EpochOperator:
     def matrix(self) -> NDArray[np.float64]:
         """(d, d) the matrix M, which across the row space is the identity."""
         return read_only(np.eye(len(self.basis)) - self.basis @ self.removed @ self.basis.T)
-
-    @cached_property
-    def offset(self) -> NDArray[np.float64]:
-        """(d,) the vector b, where an epoch from w = 0 ends."""
-        return read_only(
-            self.basis @ (self.removed @ (self.centre @ self.basis) + self.affine[-1, :, -1])
-        )
 
     @cached_property
     def spectral_radius(self) -> float:
@@ -195,7 +195,7 @@ def epoch_operator(
             large as the rank of the features visited.
 
     Returns:
-        The operator, with `matrix` (d, d) and `offset` (d,).
+        The operator, to be called with the weights at an epoch's start.
 
     Raises:
         TypeError: if problem is not a LeastSquares, or step_size not a number.
@@ -204,7 +204,7 @@ def epoch_operator(
             more memory is needed.
 
     Example:
-        >>> from sgd_analysis import batches
+        >>> from sgd_analysis import LeastSquares, batches, epoch_operator
         >>> line = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
         >>> operator = epoch_operator(line, 0.1, batches(range(3), 1))
         >>> operator

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sgd_analysis._validation import finite_vector, integer_between
 from sgd_analysis.problems.least_squares import LeastSquares
-from sgd_analysis.theory.moment_steps import MomentSteps
-from sgd_analysis.theory.second_moment import checked_step, subset_spread
+from sgd_analysis.theory.epoch_moments import EpochMoments
+from sgd_analysis.theory.random_step import checked_step, subset_spread
 
 SPREADS: dict[str, Callable[[int, int], float]] = {
     "independent": subset_spread,
@@ -74,7 +74,7 @@ def expected_running_loss(
             vector of d weights, or order is not one of these.
 
     Example:
-        >>> from sgd_analysis import quadratic_fit, running_loss_below
+        >>> from sgd_analysis import expected_running_loss, quadratic_fit, running_loss_below
         >>> predicted = expected_running_loss(quadratic_fit(), 2e-4, batch_size=10, epochs=50)
         >>> stops = running_loss_below(0.1).stops({"running_loss": predicted})
         >>> int(stops.argmax()) + 1  # the source notebook's 48 epochs
@@ -111,6 +111,12 @@ def expected_risk(
     Raises:
         TypeError: as `expected_running_loss`.
         ValueError: as `expected_running_loss`.
+
+    Example:
+        >>> from sgd_analysis import LeastSquares, expected_risk
+        >>> line = LeastSquares([[1.0], [2.0]], [1.0, 2.0])
+        >>> expected_risk(line, 0.1, batch_size=1, epochs=2).round(4)
+        array([2.5   , 0.289 , 0.0334])
     """
     _, risk = _expectations(problem, step_size, batch_size, epochs, start, order)
     return risk
@@ -129,7 +135,7 @@ def _expectations(
     first = problem.start if start is None else finite_vector("start", start, problem.n_parameters)
     if order not in SPREADS:
         raise ValueError(f"order must be one of {sorted(SPREADS)}, got {order!r}")
-    model = MomentSteps(problem, eta, SPREADS[order])
+    model = EpochMoments(problem, eta, SPREADS[order])
     n_whole, tail = divmod(problem.n_samples, size)
     sizes = [size] * n_whole + [tail] * (tail > 0)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Where epochs in a fixed order end, and how far that is from the minimiser."""
+"""Where epochs in a fixed order end, for small step sizes."""
 
 from __future__ import annotations
 
@@ -8,42 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sgd_analysis.problems.least_squares import LeastSquares
-from sgd_analysis.theory.epoch_operator import epoch_operator
 from sgd_analysis.theory.visits import Visits
-
-
-def fixed_point_distance(
-    problem: LeastSquares, step_sizes: ArrayLike, batches: Iterable[ArrayLike]
-) -> NDArray[np.float64]:
-    """Return how far from the minimiser epochs in a fixed order end, for several step sizes.
-
-    For batches of equal size that are a partition of the samples, the distance is O(η), and the
-    excess risk O(η²); `fixed_point_expansion` gives the leading term.
-
-    Args:
-        problem: a least-squares problem; without noise, and if every sample is visited, the
-            distance is 0.
-        step_sizes: (n,) values of η > 0, or one value.
-        batches: index arrays, one a batch, in the order in which they are visited.
-
-    Returns:
-        (n,) Euclidean distances of the epoch's fixed point from `problem.minimiser`, in units of
-        the weights; where epochs do not converge (spectral radius above 1), the distance of the
-        fixed point that they move away from.
-
-    Raises:
-        TypeError: if problem is not a LeastSquares, or a step size not a number.
-        ValueError: as `epoch_operator`, or if there is no step size, or an epoch has no single
-            fixed point.
-    """
-    etas, visits = np.atleast_1d(step_sizes), list(batches)
-    if etas.ndim != 1 or not etas.size:
-        raise ValueError(
-            "step_sizes must hold at least one step size, and be a vector, got shape "
-            f"{np.shape(step_sizes)}"
-        )
-    points = [epoch_operator(problem, eta, visits).fixed_point for eta in etas.tolist()]
-    return np.asarray(np.linalg.norm(np.array(points) - problem.minimiser, axis=-1))
 
 
 def fixed_point_expansion(
@@ -78,6 +43,15 @@ def fixed_point_expansion(
     Raises:
         TypeError: if problem is not a LeastSquares.
         ValueError: if there is no batch, or one is empty or names a sample that does not exist.
+
+    Example:
+        >>> from sgd_analysis import LeastSquares, epoch_operator, fixed_point_expansion
+        >>> line, order = LeastSquares([[1.0], [2.0]], [2.0, 2.0]), [[0], [1]]
+        >>> limit, slope = fixed_point_expansion(line, order)
+        >>> limit.round(3), slope.round(3)
+        (array([1.2]), array([-1.28]))
+        >>> abs(epoch_operator(line, 1e-3, order).fixed_point - limit - 1e-3 * slope) < 1e-4
+        array([ True])
     """
     visits = Visits(problem, batches)
     mean_hessian = visits.hessians.mean(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -36,6 +37,7 @@ def gradient_descent_risk(
             finite vector of d weights.
 
     Example:
+        >>> from sgd_analysis import LeastSquares, gradient_descent_risk
         >>> line = LeastSquares([[1.0], [1.0]], [0.0, 2.0])
         >>> gradient_descent_risk(line, 0.25, 3)
         array([2.      , 1.25    , 1.0625  , 1.015625])
@@ -71,6 +73,7 @@ def gradient_descent_steps(
             vector of d weights, or no step of this run goes below ε.
 
     Example:
+        >>> from sgd_analysis import LeastSquares, gradient_descent_steps
         >>> line = LeastSquares([[1.0], [1.0]], [0.0, 2.0])
         >>> gradient_descent_steps(line, 0.25, 1.05)
         3
@@ -145,12 +148,9 @@ def _first_integer(holds: Callable[[int], bool]) -> int:
     Raises:
         ValueError: if there is none up to 2**1000, where k no longer fits a float.
     """
-    low, high = -1, 0
-    while not holds(high):
-        if high > 2**1000:
-            raise ValueError("step_size must be larger: more than 2**1000 steps would be needed")
-        low, high = high, 2 * high + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    exponent = bisect_left(range(1001), True, key=lambda exponent: holds(2**exponent))
+    if exponent > 1000:
+        raise ValueError("step_size must be larger: more than 2**1000 steps would be needed")
+    # What bisect searches may have 2**63 - 1 items: beyond, it goes in steps finer than a float's.
+    unit = 1 << max(exponent - 62, 0)
+    return unit * bisect_left(range(2**exponent // unit), True, key=lambda k: holds(unit * k))

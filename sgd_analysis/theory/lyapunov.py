@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sgd_analysis._validation import integer_between
 from sgd_analysis.orders import subsets
 from sgd_analysis.problems.least_squares import LeastSquares
-from sgd_analysis.theory.second_moment import checked_step
+from sgd_analysis.theory.random_step import checked_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +22,13 @@ class LyapunovExponents:
         exponents: (r,) rates a step in descending order, one a dimension of the row space of the
             features (r = d if they are independent); −inf where steps are singular.
         standard_errors: (r,) their standard errors; nan where the exponent is −inf.
+
+    Example:
+        >>> from sgd_analysis import LeastSquares, lyapunov_exponents
+        >>> line = LeastSquares([[1.0], [2.0]], [0.0, 0.0])  # steps multiply by 1/2 or −1
+        >>> found = lyapunov_exponents(line, 0.25, steps=1000, seed=0)
+        >>> bool(abs(found.exponents[0] + 0.5 * 0.6931) < 4 * found.standard_errors[0] + 1e-4)
+        True
     """
 
     exponents: NDArray[np.float64]
@@ -69,6 +76,7 @@ def lyapunov_exponents(
             negative.
 
     Example:
+        >>> from sgd_analysis import LeastSquares, lyapunov_exponents
         >>> line = LeastSquares([[1.0], [2.0]], [0.0, 0.0])  # steps multiply by 1/2 or −1
         >>> lyapunov_exponents(line, 0.25, steps=1000, seed=0).exponents.round(2)
         array([-0.35])

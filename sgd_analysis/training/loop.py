@@ -21,8 +21,8 @@ from sgd_analysis.recording.metadata import metadata_of
 from sgd_analysis.recording.path_sum import PathSum
 from sgd_analysis.recording.recorder import record
 from sgd_analysis.stopping import StoppingRule, diverged
-from sgd_analysis.surveying.measures import survey
 from sgd_analysis.surveying.survey import Survey
+from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.training.plan import Plan
 from sgd_analysis.training.watch import Watch
 

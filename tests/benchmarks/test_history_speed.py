@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sgd_analysis import History, Vectors
+from sgd_analysis import History
+from sgd_analysis.history.vectors import Vectors
 
 N_STEPS = 10  # an epoch
 

@@ -68,8 +68,9 @@ def test_every_page_is_in_the_table_of_contents_once() -> None:
 
 def test_the_api_page_documents_every_public_name_once() -> None:
     text = (BOOK / "api.md").read_text(encoding="utf-8")
-    documented = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", text, re.M)
-    fail_with(not_documented(documented, sgd_analysis.__all__))
+    documented = re.findall(r"^\.\. auto(?:class|function):: (\S+)$", text, re.M)
+    types = ["sgd_analysis.history.vectors.Vectors"]  # what `history.gradients` is, not for calling
+    fail_with(not_documented(documented, [*sgd_analysis.__all__, *types]))
 
 
 def test_the_bibliography_holds_what_the_pages_cite() -> None:

@@ -20,7 +20,6 @@ from sgd_analysis import (
     LeastSquares,
     diverged,
     empirical_risk_below,
-    epochs_reached,
     full_gradient_norm_below,
     last_batch_loss_below,
     mean_batch_loss_below,
@@ -32,6 +31,7 @@ from sgd_analysis import (
     train_ensemble,
 )
 from sgd_analysis.orders import ORDERS
+from sgd_analysis.stopping import epochs_reached
 from sgd_analysis.training.optimizers import ELEMENTWISE
 from tests.ensemble.ensembles import (
     ALONG,

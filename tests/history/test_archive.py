@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sgd_analysis import History, Vectors
+from sgd_analysis import History
+from sgd_analysis.history.vectors import Vectors
 from tests.history.test_history import assert_equal
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import History, Vectors
+from sgd_analysis import History
 from sgd_analysis.history.summary import sparkline
+from sgd_analysis.history.vectors import Vectors
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from sgd_analysis.surveying import evaluation
+from sgd_analysis import batches as split
+from sgd_analysis import survey
+from sgd_analysis.surveying import batches
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)
-N_BATCHES = evaluation._FEWEST_AT_ONCE  # of one shape; a smaller one follows
+N_BATCHES = batches._FEWEST_AT_ONCE  # of one shape; a smaller one follows
 
 
 @contextlib.contextmanager
@@ -27,11 +29,11 @@ def one_thread():
 @contextlib.contextmanager
 def evaluated_at_once(fewest):
     """Surveys that evaluate batches together from that number on."""
-    before, evaluation._FEWEST_AT_ONCE = evaluation._FEWEST_AT_ONCE, fewest
+    before, batches._FEWEST_AT_ONCE = batches._FEWEST_AT_ONCE, fewest
     try:
         yield
     finally:
-        evaluation._FEWEST_AT_ONCE = before
+        batches._FEWEST_AT_ONCE = before
 
 
 def plain_loop():
@@ -201,3 +203,31 @@ def small_batches(dtype=torch.float64, n_batches=N_BATCHES, batch_size=3):
 def built(make, dtype=torch.float64):
     torch.manual_seed(0)
     return make().to(dtype)
+
+
+def loader_of(problem, indices):
+    return [(problem.inputs[batch], problem.targets[batch]) for batch in indices]
+
+
+def survey_of(problem, indices, **settings):
+    return survey(problem.model, problem.criterion, loader_of(problem, indices), **settings)
+
+
+def one_by_one(n_samples):
+    return split(range(n_samples), 1)
+
+
+def from_gradients(gradients, n_samples=None):
+    """A survey of given gradients, by way of a model whose loss is linear: ∇f_b = g_b."""
+    gradients = torch.as_tensor(np.asarray(gradients, dtype=float))
+    sizes = [1] * len(gradients) if n_samples is None else n_samples
+    model = nn.Linear(gradients.shape[1], 1, bias=False).double()
+    loader = [
+        (g.expand(size, -1), torch.zeros(size, 1)) for g, size in zip(gradients, sizes, strict=True)
+    ]
+    return survey(model, lambda predictions, targets: (predictions - targets).mean(), loader)
+
+
+def sample_gradients(problem, w):
+    residuals = problem.features @ w - problem.targets.numpy()
+    return 2 * residuals[:, None] * problem.features

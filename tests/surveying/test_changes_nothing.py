@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from sgd_analysis import record, survey
-from sgd_analysis.surveying import evaluation
+from sgd_analysis.surveying import batches
 from tests.surveying.surveyed_models import (
     AT_ONCE,
     N_BATCHES,
@@ -25,18 +25,10 @@ from tests.surveying.surveyed_models import (
     built,
     evaluated_at_once,
     normalised,
-    one_thread,
     random_states,
     sequence,
     small_batches,
 )
-
-
-@pytest.fixture(autouse=True)
-def calm():
-    with one_thread():
-        yield
-
 
 DROPS = sequence(nn.Dropout)
 
@@ -113,7 +105,7 @@ class TestNothingChanges:
     @pytest.mark.parametrize("make", [*AT_ONCE.values(), *ONE_BY_ONE.values(), DROPS])
     @pytest.mark.parametrize("error", [None, ArithmeticError, KeyboardInterrupt])
     def test_the_model(self, monkeypatch, make, error, draws):
-        monkeypatch.setattr(evaluation, "_MOST_AT_ONCE", N_BATCHES)
+        monkeypatch.setattr(batches, "_MOST_AT_ONCE", N_BATCHES)
         model = built(make)
         inputs, targets = small_batches()[0]
         F.mse_loss(model(inputs), targets).backward()

@@ -76,6 +76,13 @@ def test_an_answer_of_many_billions_of_steps_costs_no_more():
     assert_allclose(k, np.log(4) / 4e-12, rtol=1e-9)
 
 
+@pytest.mark.parametrize("step_size", [1e-18, 1e-25, 1e-290])
+def test_an_answer_beyond_the_largest_index_is_as_exact_as_a_float(step_size):
+    problem = LeastSquares([[1.0]], [0.0])
+    k = gradient_descent_steps(problem, step_size, 0.25, start=[1.0])
+    assert_allclose(float(k), np.log(4) / 4 / step_size, rtol=1e-9)
+
+
 def test_a_start_below_epsilon_needs_no_step():
     assert gradient_descent_steps(quadratic_fit(), STEP_SIZE, 1.0, start=[0.3, -1.7, 2.5]) == 0
 

@@ -11,17 +11,13 @@ from numpy.typing import NDArray
 
 from sgd_analysis._validation import room_for
 from sgd_analysis.problems.least_squares import LeastSquares
-from sgd_analysis.theory.disjoint_batches import epoch_noise, kron, through_disjoint
-from sgd_analysis.theory.second_moment import (
-    StepMoments,
-    homogeneous,
-    on_symmetric,
-    symmetric_basis,
-)
+from sgd_analysis.theory.disjoint_batches import epoch_noise, through_disjoint
+from sgd_analysis.theory.random_step import StepMoments, homogeneous
+from sgd_analysis.theory.symmetric import kron, on_symmetric, symmetric_basis
 
 
 @dataclass(frozen=True, eq=False)
-class MomentSteps:
+class EpochMoments:
     """Steps on the second moments E[zzᵀ] of z = (u, 1), w = ŵ + Vu, in the risk's eigenbasis.
 
     A moment is a vector (p,), p = (r + 1)(r + 2)/2, in the basis of the symmetric matrices; what is
