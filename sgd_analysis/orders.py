@@ -16,16 +16,27 @@ Order: TypeAlias = Callable[[int, int, Generator], Iterator[Tensor]]
 
 
 def cyclic(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-    """Visit the samples in their given order, every epoch: `DataLoader(shuffle=False)`.
+    """Yield the samples in their given order, every epoch: `DataLoader(shuffle=False)`.
+
+    Every function with these arguments that yields one epoch's indices after the other, without
+    end, is an order: `train(order=...)` takes it, or one of the five here by its name.
 
     Args:
         n_samples: the number of samples N.
-        batch_size: the mini-batch size B; it does not matter here.
-        generator: one number is drawn from it an epoch and not used, because a DataLoader does so
-            too: a model that draws random numbers (dropout) then sees the same ones.
+        batch_size: the mini-batch size B. Of the five only `independent` looks at it.
+        generator: the source of randomness. This order draws one number an epoch and does not use
+            it, because a DataLoader does so, too: a model that draws random numbers (dropout) then
+            sees the same ones.
 
     Yields:
         (n_samples,) sample indices, one tensor an epoch, without end.
+
+    Example:
+        >>> import torch
+        >>> from sgd_analysis import cyclic
+        >>> epochs = cyclic(4, 2, torch.Generator())
+        >>> [next(epochs).tolist() for _ in range(2)]
+        [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
     indices = torch.arange(n_samples)
     while True:
@@ -34,16 +45,18 @@ def cyclic(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Te
 
 
 def shuffle_once(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-    """Shuffle the samples before the first epoch, and visit them in that order ever after.
+    """Yield the samples as shuffled before the first epoch, the same order ever after.
 
-    Args:
-        n_samples: the number of samples N.
-        batch_size: the mini-batch size B; it does not matter here.
-        generator: the source of randomness. The first epoch is that of `reshuffle`; each later
-            one draws one number, as `cyclic` does.
+    The arguments are those of `cyclic`. The first epoch is that of `reshuffle`; each later one
+    draws one number, as `cyclic` does.
 
-    Yields:
-        (n_samples,) sample indices, one tensor an epoch, without end.
+    Example:
+        >>> import torch
+        >>> from sgd_analysis import shuffle_once
+        >>> epochs = shuffle_once(100, 10, torch.Generator().manual_seed(0))
+        >>> first, second = next(epochs).tolist(), next(epochs).tolist()
+        >>> first == second, first == sorted(first)
+        (True, False)
     """
     indices = next(reshuffle(n_samples, batch_size, generator))
     yield indices
@@ -53,53 +66,54 @@ def shuffle_once(n_samples: int, batch_size: int, generator: Generator) -> Itera
 
 
 def reshuffle(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-    """Visit the samples in a fresh random order each epoch: `DataLoader(shuffle=True)`.
+    """Yield the samples in a fresh random order each epoch: `DataLoader(shuffle=True)`.
 
-    With a generator seeded as `torch.manual_seed(seed)` seeds the global one, the batches are
-    those of the DataLoader, one by one.
+    The arguments are those of `cyclic`; each epoch draws two numbers. With a generator seeded as
+    `torch.manual_seed(seed)` seeds the global one, the batches are those of the DataLoader, one
+    by one.
 
-    Args:
-        n_samples: the number of samples N.
-        batch_size: the mini-batch size B; it does not matter here.
-        generator: the source of randomness; each epoch draws two numbers from it.
-
-    Yields:
-        (n_samples,) sample indices, one tensor an epoch, without end.
+    Example:
+        >>> import torch
+        >>> from sgd_analysis import reshuffle
+        >>> epochs = reshuffle(100, 10, torch.Generator().manual_seed(0))
+        >>> first, second = next(epochs).tolist(), next(epochs).tolist()
+        >>> first == second, sorted(first) == sorted(second)
+        (False, True)
     """
     while True:
         yield torch.randperm(n_samples, generator=_sampler(generator))
 
 
 def with_replacement(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-    """Draw every sample anew from all N: some come twice in an epoch, others not at all.
+    """Yield N draws from all N samples: some come twice in an epoch, others not at all.
 
-    It is a DataLoader with `RandomSampler(data, replacement=True)`, batch for batch.
+    The arguments are those of `cyclic`; each epoch draws two numbers. It is a DataLoader with
+    `RandomSampler(data, replacement=True)`, batch for batch.
 
-    Args:
-        n_samples: the number of samples N; as many are drawn an epoch.
-        batch_size: the mini-batch size B; it does not matter here.
-        generator: the source of randomness; each epoch draws two numbers from it.
-
-    Yields:
-        (n_samples,) sample indices, one tensor an epoch, without end.
+    Example:
+        >>> import torch
+        >>> from sgd_analysis import with_replacement
+        >>> indices = next(with_replacement(100, 10, torch.Generator().manual_seed(0)))
+        >>> len(indices), len(indices.unique()) < 100
+        (100, True)
     """
     while True:
         yield torch.randint(n_samples, (n_samples,), generator=_sampler(generator))
 
 
 def independent(n_samples: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-    """Draw each batch as a fresh uniform subset: no sample twice in a batch, batches independent.
+    """Yield batches that are fresh uniform subsets: no sample twice in one, each independent.
 
-    The batches of an epoch are as many and as large as those of the other orders. This is the
-    order for which second moments have a closed form; see `expected_running_loss`.
+    The arguments are those of `cyclic`; each epoch draws two numbers. The batches of an epoch are
+    as many and as large as those of the other orders. This is the order for which second moments
+    have a closed form; see `expected_running_loss`.
 
-    Args:
-        n_samples: the number of samples N.
-        batch_size: the mini-batch size B.
-        generator: the source of randomness; each epoch draws two numbers from it.
-
-    Yields:
-        (n_samples,) sample indices, batch after batch, one tensor an epoch, without end.
+    Example:
+        >>> import torch
+        >>> from sgd_analysis import batches, independent
+        >>> indices = next(independent(100, 30, torch.Generator().manual_seed(0)))
+        >>> [len(batch.unique()) for batch in batches(indices, 30)]
+        [30, 30, 30, 10]
     """
     n_whole, tail = divmod(n_samples, batch_size)
     while True:
@@ -135,6 +149,7 @@ def batches(
         ValueError: if indices is not a vector of whole numbers, or batch_size is out of range.
 
     Example:
+        >>> from sgd_analysis import batches
         >>> [batch.tolist() for batch in batches(range(5), 2)]
         [[0, 1], [2, 3], [4]]
     """
@@ -155,12 +170,6 @@ def batches(
 def known_order(order: str | Order) -> Order:
     """Return the order of that name, or the function that was given.
 
-    Args:
-        order: a name, or a function with the signature of `cyclic`.
-
-    Returns:
-        A function from (n_samples, batch_size, generator) to the epochs' indices.
-
     Raises:
         TypeError: if order is neither a name nor callable.
         ValueError: if no order has that name.
@@ -178,16 +187,7 @@ def known_order(order: str | Order) -> Order:
 def checked_epochs(
     order: Order, n_samples: int, batch_size: int, generator: Generator
 ) -> Iterator[Tensor]:
-    """Visit the samples in that order, checking what it yields.
-
-    Args:
-        order: any order.
-        n_samples: the number of samples N.
-        batch_size: passed on to the order.
-        generator: passed on to the order.
-
-    Yields:
-        (n_indices,) sample indices, one tensor an epoch, without end.
+    """Yield the epochs of an order as (n_indices,) sample indices, checking each.
 
     Raises:
         ValueError: if the order ends, or an epoch is not a vector of indices of samples.

@@ -1,0 +1,40 @@
+import doctest
+import inspect
+
+import pytest
+
+import sgd_analysis
+from sgd_analysis import figures
+
+NAMES = {name: getattr(sgd_analysis, name) for name in sgd_analysis.__all__}
+NAMES |= {
+    f"figures.{name}": drawn
+    for name, drawn in inspect.getmembers(figures, inspect.isfunction)
+    if drawn.__module__ == figures.__name__
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_has_an_example_that_runs_in_an_empty_namespace(name):
+    tests = doctest.DocTestFinder().find(NAMES[name], name, globs={})
+    assert tests[0].examples, f"{name} has no Example in its docstring: show what it is for"
+    report = []
+    for test in tests:  # a class and its methods
+        doctest.DocTestRunner().run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_only_public_names_are_listed():
+    assert set(dir(sgd_analysis)) == {*sgd_analysis.__all__, "__version__"}
+    assert sgd_analysis.__all__ == sorted(sgd_analysis.__all__)
+
+
+def test_the_packages_docstring_says_what_every_name_is_for():
+    words = set(sgd_analysis.__doc__.replace(",", " ").replace(";", " ").split())
+    assert words >= set(sgd_analysis.__all__)
+
+
+def test_the_signature_of_train_names_its_types_and_does_not_expand_them():
+    signature = str(inspect.signature(sgd_analysis.train))
+    assert "order: 'str | Order'" in signature
+    assert len(signature) < 450  # of 905 with every alias spelled out
