@@ -1,6 +1,7 @@
 """Which loss and which gradient is your training loop really showing you?
 
-Everything is imported from `sgd_analysis` itself. Which name for which question:
+Everything is imported from `sgd_analysis` itself; `help(name)` has an example to paste. Which
+name for which question:
 
 A loop of your own
     What did every step of it see?                    record, Recorder
@@ -32,13 +33,12 @@ Training
 What least squares will do, before it runs
     When does gradient descent get below ε?           gradient_descent_steps
     And its loss on the way?                          gradient_descent_risk
-    The mean over all seeds of what SGD prints?       expected_running_loss, expected_risk
+    What does SGD print, in the mean over all seeds?  expected_running_loss, expected_risk
     What does an epoch in a fixed order do?           epoch_operator, EpochOperator
     Where do its epochs end, and why not at the best? fixed_point_expansion
-    Up to which step size does SGD's mean stay bounded?
-                                                      mean_square_step_limit, mean_square_radius,
+    Which step size keeps its mean square bounded?    mean_square_step_limit, mean_square_radius,
                                                       second_moment_operator
-    And does a typical run converge beyond it?        lyapunov_exponents, LyapunovExponents
+    Does a typical run converge beyond it?            lyapunov_exponents, LyapunovExponents
 
 `sgd_analysis.figures`, which needs matplotlib, draws medians with bands and stopping epochs.
 """

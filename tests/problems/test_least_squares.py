@@ -1,5 +1,3 @@
-from fractions import Fraction
-
 import numpy as np
 import pytest
 import torch
@@ -7,20 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import (
-    FiniteSum,
-    LeastSquares,
-    epoch_operator,
-    expected_risk,
-    expected_running_loss,
-    gradient_descent_risk,
-    gradient_descent_steps,
-    iterate_average,
-    quadratic_fit,
-    second_moment_operator,
-    train,
-    train_ensemble,
-)
+from sgd_analysis import FiniteSum, LeastSquares, quadratic_fit, second_moment_operator
 from tests.problem_strategies import least_squares
 
 
@@ -101,43 +86,6 @@ def test_all_zero_features_have_no_curvature():
     assert flat.largest_stable_step_size == np.inf
     assert np.isnan(flat.condition_number)
     assert flat.least_risk == 1
-
-
-class TestTheSourceNotebooksProblem:
-    def test_its_inputs_are_the_float32_grid_whose_last_point_is_not_9_99(self):
-        inputs = quadratic_fit().inputs
-        assert inputs.shape == (2000,)
-        assert inputs.dtype == torch.float32
-        assert_array_equal(inputs.numpy(), np.arange(-10, 10, 0.01, dtype="f"))
-        assert f"{inputs[-1].item():.6f}" == "9.990458"
-
-    def test_its_targets_are_the_ones_the_notebook_prints(self):
-        targets = quadratic_fit().targets.numpy()
-        printed = ["49.5", "49.423027", "49.346115", "15.373228", "15.416082", "15.458996"]
-        assert [str(y) for y in targets[[0, 1, 2, -3, -2, -1]]] == printed
-
-    def test_its_true_weights_are_its_minimiser_up_to_the_rounding_of_the_targets(self):
-        problem = quadratic_fit()
-        assert_array_equal(problem.true_weights, [0.3, -1.7, 2.5])
-        rounding = np.spacing(np.float32(50)) / 2
-        assert_allclose(problem.minimiser, problem.true_weights, atol=rounding)
-        assert 0 < problem.least_risk < rounding**2
-
-    def test_its_model_computes_its_features_times_the_weights(self):
-        problem = quadratic_fit()
-        w = torch.tensor([0.7, -0.2, 1.5])
-        prediction = torch.func.functional_call(problem.model, {"weights": w}, problem.inputs)
-        assert_allclose(prediction, problem.features @ w.double().numpy(), rtol=1e-5, atol=1e-5)
-
-    def test_its_spectrum_is_the_one_of_the_continuous_moments(self):
-        # On [-10, 10] the moments are E x² = 100/3 and E x⁴ = 2000; the odd ones vanish, and the
-        # grid leaves out the right end, whence the tolerance of one part in a thousand.
-        a, b = 2000, 100 / 3
-        expected = 2 * np.linalg.eigvalsh([[a, 0, b], [0, b, 0], [b, 0, 1]])
-        problem = quadratic_fit()
-        assert_allclose(problem.eigenvalues, expected, rtol=2e-3)
-        assert_allclose(problem.largest_stable_step_size, 2 / problem.eigenvalues[-1])
-        assert problem.condition_number > 4000
 
 
 class TestRefusals:
@@ -247,91 +195,6 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             quadratic_fit().batch_hessians(batches)
 
-    def test_finite_sum(self):
-        model, criterion, data = torch.nn.Linear(1, 1), torch.nn.MSELoss(), torch.ones(3, 1)
-        frozen = torch.nn.Linear(1, 1).requires_grad_(False)
-        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got function"):
-            FiniteSum(lambda x: x, criterion, data, data)
-        with pytest.raises(TypeError, match="criterion must be callable"):
-            FiniteSum(model, "mse", data, data)
-        with pytest.raises(ValueError, match="requires_grad=True"):
-            FiniteSum(frozen, criterion, data, data)
-        with pytest.raises(ValueError, match="reduction='sum'"):
-            FiniteSum(model, torch.nn.MSELoss(reduction="sum"), data, data)
-        with pytest.raises(ValueError, match="class weights"):
-            FiniteSum(model, torch.nn.CrossEntropyLoss(weight=torch.ones(2)), data, data)
-        with pytest.raises(TypeError, match=r"inputs must be real, got torch\.complex64"):
-            FiniteSum(model, criterion, data.to(torch.complex64), data)
-        with pytest.raises(ValueError, match="inputs must hold at least one sample"):
-            FiniteSum(model, criterion, torch.ones(0, 1), data)
-
-
-def one_row(w):
-    if isinstance(w, torch.Tensor):
-        return w.unsqueeze(0)
-    return w[None] if isinstance(w, np.ndarray) else [w]
-
-
-LINE = LeastSquares([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [1.0, 3.0, 5.0])
-TAKES_WEIGHTS = {
-    "train": lambda w: train(LINE, step_size=0.1, max_epochs=1, start=w).checkpoints[0],
-    "train_ensemble": lambda w: train_ensemble(
-        LINE, [0], step_size=0.1, max_epochs=1, start=w, checkpoints=True
-    ).checkpoints[0, 0],
-    "expected_running_loss": lambda w: expected_running_loss(LINE, 0.1, 1, 1, w),
-    "expected_risk": lambda w: expected_risk(LINE, 0.1, 1, 1, w),
-    "gradient_descent_risk": lambda w: gradient_descent_risk(LINE, 0.1, 2, w),
-    "gradient_descent_steps": lambda w: gradient_descent_steps(LINE, 0.1, 1e-3, start=w),
-    "empirical_risk": lambda w: LINE.empirical_risk(w),
-    "full_gradient": lambda w: LINE.full_gradient(w),
-    "survey": lambda w: LINE.survey(w, [[0, 1]]).loss,
-    "epoch_operator": lambda w: epoch_operator(LINE, 0.1, [[0, 1]])(w),
-    "path": lambda w: epoch_operator(LINE, 0.1, [[0, 1]]).path(w),
-    "true_weights": lambda w: LeastSquares(
-        LINE.features, [1, 2, 3], true_weights=w
-    ).true_weights,
-    "iterate_average": lambda w: iterate_average(one_row(w))[0],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("function", TAKES_WEIGHTS.values(), ids=TAKES_WEIGHTS)
-class TestWeights:
-    @pytest.mark.parametrize("array", [np.array, torch.tensor, list])
-    def test_complex_ones_are_refused(self, function, array):
-        # Their imaginary part was lost.
-        with pytest.raises(TypeError, match=r"must be real, got .*complex"):
-            function(array([1 + 1j, 2.0]))
-
-    def test_masked_ones_are_refused(self, function):
-        # Their mask was lost.
-        with pytest.raises(ValueError, match="must have a value everywhere, got masked ones"):
-            function(np.ma.masked_equal([1.0, 2.0], 2))
-
-    @pytest.mark.parametrize("words", [["1", "2"], np.array(["1", "2"]), [None, 1.0], [{}, 1.0]])
-    def test_words_and_other_things_are_refused(self, function, words):
-        with pytest.raises(TypeError, match="must hold numbers, got an array of dtype"):
-            function(words)
-
-    def test_sparse_ones_are_refused(self, function):
-        with pytest.raises(TypeError, match=r"must be dense, got a tensor of layout torch\.sparse"):
-            function(torch.tensor([1.0, 2.0]).to_sparse())
-
-    @pytest.mark.parametrize(
-        "weights",
-        [
-            torch.tensor([1, 2]),
-            torch.tensor([1.0, 2.0], dtype=torch.bfloat16, requires_grad=True),
-            torch.tensor([1 - 1j, 2 - 2j]).conj().real,
-            -torch.tensor([9 - 1j, 9 - 2j]).conj().imag.neg(),
-            np.ma.array([1.0, 2.0]),
-            (1, 2.0),
-            [Fraction(2, 2), 2],
-            [torch.tensor(1.0), 2],
-        ],
-    )
-    def test_all_other_ways_to_write_them_are_the_same(self, function, weights):
-        assert_allclose(function(weights), function([1.0, 2.0]))
-
 
 def test_integer_data_are_converted_to_the_default_dtype_for_training_alone():
     large = 2**24 + 1  # the first integer that float32 does not hold
@@ -375,13 +238,3 @@ def test_changing_the_callers_arrays_does_not_change_the_problem():
 def test_what_is_cached_cannot_be_overwritten(name):
     with pytest.raises(ValueError, match="read-only"):
         getattr(quadratic_fit(), name)[...] = 0
-
-
-def test_another_unit_changes_the_weights_and_not_the_fits():
-    problem, rescaled = quadratic_fit(), quadratic_fit(unit=5)
-    assert_allclose(rescaled.inputs * 5, problem.inputs, rtol=1e-6)
-    assert_array_equal(rescaled.targets, problem.targets)
-    assert_allclose(rescaled.true_weights, [0.3 * 25, -1.7 * 5, 2.5])
-    assert_allclose(rescaled.minimiser, rescaled.true_weights, atol=1e-5)
-    with pytest.raises(ValueError, match="unit must be positive and finite, got 0"):
-        quadratic_fit(unit=0)
