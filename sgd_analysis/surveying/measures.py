@@ -1,9 +1,10 @@
 """What follows from a survey: a new measure goes here.
 
-It is one function of a `Survey` (or of more), which begins with `check_survey` and whose docstring
-has an example; a line in `sgd_analysis/__init__.py` and one in `book/api.md` make it public, and
-its test in `tests/surveying/test_measures.py` compares it with a slow, obvious computation. What
-needs no argument, and every survey has, is a property of the class in `survey.py`.
+A measure is one function of a `Survey`, or of more of them: it begins with `check_survey`, and its
+docstring ends with an example. `sgd_analysis/__init__.py` exports it and says which question it
+answers, `book/api.md` has a line for it, and `tests/surveying/test_measures.py` compares it with a
+slow, obvious computation. What needs no argument, and every survey has, is a property in
+`survey.py`.
 """
 
 from __future__ import annotations
