@@ -210,11 +210,7 @@ def checked_epochs(
 
 
 def without_the_rest(indices: Tensor, batch_size: int) -> Tensor:
-    """Return an epoch's indices without those of a last batch that would be smaller.
-
-    Args:
-        indices: (n_indices, ...) what is visited, along the first axis.
-        batch_size: the mini-batch size B.
+    """Return an epoch's indices (n_indices, ...) without those of a last, smaller batch.
 
     Raises:
         ValueError: if nothing is left.

@@ -97,11 +97,7 @@ class StoppingRule:
         return self.otherwise.verdict(values) if self.otherwise else None
 
     def __or__(self, other: StoppingRule) -> StoppingRule:
-        """Join two rules: stop as soon as either holds.
-
-        Returns:
-            A rule that gives the reason of the first that holds.
-        """
+        """Return a rule to stop as soon as either holds; the first to hold gives the reason."""
         if not isinstance(other, StoppingRule):
             return NotImplemented
         rest = other if self.otherwise is None else self.otherwise | other

@@ -25,7 +25,8 @@ class EpochOperator:
 
     .. math:: P_k = (I - \eta H_k) \cdots (I - \eta H_1), \qquad M = P_m,
 
-    and what the gradients gⱼ have added does not depend on w.
+    and what the gradients gⱼ have added does not depend on w. M is the `matrix`, and b where an
+    epoch from w = 0 ends.
 
     No step leaves the span of the features of the samples that are visited: across it every Pₖ is
     the identity. Growth, spectral radius and fixed point are those on this **row space**, found
