@@ -9,17 +9,15 @@ wrote has been removed. What others have put into the output folder (a `.git`, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import distributions
-from importlib.util import find_spec
 from pathlib import Path
 
+from book_sources import of_pages
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -27,30 +25,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 
-def sources(book: Path) -> Iterator[Path]:
-    """Yield what a cell can compute with: the package, what lies beside the pages, the pins."""
-    package = find_spec("sgd_analysis")
-    for root in package.submodule_search_locations or () if package else ():
-        yield from sorted(Path(root).rglob("*.py"))
-    for path in sorted(book.rglob("*")):
-        if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts:
-            yield path
-    if (pins := book.parent / "requirements.txt").exists():
-        yield pins
-
-
-def fingerprint(book: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sources(book):
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)} ".encode() + content)
-    libraries = sorted({f"{library.name} {library.version}" for library in distributions()})
-    digest.update("\n".join([sys.version, *libraries]).encode())
-    return digest.hexdigest()
-
-
 def note_sources(app: Sphinx, config: Config) -> None:
-    config.book_fingerprint = fingerprint(Path(app.confdir, "book"))
+    config.book_fingerprint = of_pages(Path(app.confdir, "book"))
 
 
 def reading(app: Sphinx) -> Path:
