@@ -62,12 +62,12 @@ class Run:
             self.notebook,
             cwd=str(self.path.parent),
             timeout=self.config.execution_timeout,
-            allow_errors=False,
+            allow_errors=self.config.execution_allow_errors,
             coalesce_streams=True,  # what a cell prints is one output, in however many pieces
         )
         if done.err:
             raise done.err
-        if not any(output.get("name") == "stderr" for cell in cells for output in cell.outputs):
+        if not any(is_complaint(output) for cell in cells for output in cell.outputs):
             self.keep(fingerprint, cells)
         return done.time
 
@@ -88,6 +88,11 @@ class Run:
         part = self.file.with_suffix(".part")
         part.write_text(json.dumps(run), encoding="utf-8")
         part.replace(self.file)  # whole or not at all
+
+
+def is_complaint(output: NotebookNode) -> bool:
+    """Whether an output is a warning, or a traceback, whose line numbers comments change, too."""
+    return output.output_type == "error" or output.get("name") == "stderr"
 
 
 begun: dict[Path, Run] = {}  # and not taken by its page yet

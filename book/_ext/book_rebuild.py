@@ -1,15 +1,15 @@
 """Rebuilds that give what a build from nothing would give.
 
-Sphinx reads, and so executes, a page again when its text changes. A page also depends on the
-package it runs, on the files beside it, on the libraries installed, and on the last build having
-come to its end. Which pages quote, link to or list which others is a longer story, and one page is
-written in a third of a second: so all are written again if any was read, after what earlier builds
-wrote has been removed. What others have put into the output folder (a `.git`, a `CNAME`) stays.
+Sphinx reads a page again when its text changes. A page also depends on the package it runs, on the
+files beside it, on the libraries installed, and on the last build having come to its end. Whatever
+of these changes, all pages are read again, which takes a third of a second each: what their cells
+gave is another module's to keep. Which pages quote, link to or list which others is a longer story,
+too: so all are written again if any was read, after what earlier builds wrote has been removed.
+What others have put into the output folder (a `.git`, a `CNAME`) stays.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from book_sources import of_pages
-from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
@@ -134,17 +133,6 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         site(app).write_text(pages_read(app), encoding="utf-8")
 
 
-def fix_cell_ids(app: Sphinx, doctree: nodes.document) -> None:
-    """Number the cells of the executed notebook, whose ids are random otherwise."""
-    path = executed_notebook(app, app.env.docname)
-    if path.exists():
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for number, cell in enumerate(notebook["cells"]):
-            cell["id"] = f"cell-{number}"
-        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")
-
-
 def executed_notebook(app: Sphinx, page: str) -> Path:
     return Path(app.env.mystnb_config.output_folder, f"{page}.ipynb")
 
@@ -157,7 +145,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("config-inited", begin)
     app.connect("builder-inited", forget_all_pages, priority=900)  # when MyST-NB is set up
     app.connect("env-purge-doc", forget_page)
-    app.connect("doctree-read", fix_cell_ids)
     app.connect("env-updated", pages_to_write)
     app.connect("write-started", finish_reading)
     app.connect("build-finished", finish, priority=900)  # when the others have copied their files

@@ -175,6 +175,28 @@ def test_what_a_cell_prints_bit_by_bit_is_one_output(tmp_path: Path) -> None:
     assert "".join(output["text"]) == "line 0\nline 1\nline 2\nline 3\n"
 
 
+TYPED = """\
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def double(x: ArrayLike | None) -> NDArray[np.float64]:
+    \"\"\"Double a number.\"\"\"
+"""
+
+
+def test_a_signature_reads_as_it_is_written(tmp_path: Path) -> None:
+    page = "# A book\n\n```{eval-rst}\n.. autofunction:: sgd_analysis.double\n```\n"
+    root = make_book(tmp_path / "typed", {"start": page})
+    (root / "sgd_analysis/__init__.py").write_text(TYPED, encoding="utf-8")
+    result = build(root)
+    assert result.returncode == 0, result.stdout
+    text = re.sub(r"<[^>]*>", "", html(root, "start"))
+    assert "double(x: ArrayLike | None) &#x2192; NDArray[np.float64]" in text
+
+
 NOTEBOOKS = {
     "sound": FRONT_MATTER
     + CELL.format(source="from sgd_analysis import VALUE\n\nassert VALUE == 41"),
