@@ -50,8 +50,9 @@ class Run:
 
     def execute(self) -> float | None:
         cells = [cell for cell in self.notebook.cells if cell.cell_type == "code"]
-        text = "\n".join(f"{cell.source}\n# {cell.metadata.get('tags', '')}" for cell in cells)
-        fingerprint = of_cells(Path(self.app.confdir, "book"), text)
+        parts = [f"{cell.source}\n# {cell.metadata.get('tags')}" for cell in cells]
+        parts.append(f"# {self.notebook.metadata.get('kernelspec')}")
+        fingerprint = of_cells(Path(self.app.confdir, "book"), "\n".join(parts))
         kept = self.kept()
         if kept.get("fingerprint") == fingerprint:
             self.notebook.metadata.update(kept.metadata)
@@ -77,17 +78,18 @@ class Run:
         return Path(self.app.doctreedir, "executed", page).with_suffix(".json")
 
     def kept(self) -> NotebookNode:
-        text = self.file.read_text(encoding="utf-8") if self.file.exists() else "{}"
-        return nbformat.from_dict(json.loads(text))
+        with suppress(FileNotFoundError, json.JSONDecodeError):
+            return nbformat.from_dict(json.loads(self.file.read_text(encoding="utf-8")))
+        return NotebookNode()
 
     def keep(self, fingerprint: str, cells: list[NotebookNode]) -> None:
         results = [{key: cell[key] for key in ("execution_count", "outputs")} for cell in cells]
         language = {"language_info": self.notebook.metadata["language_info"]}
         run = {"fingerprint": fingerprint, "metadata": language, "results": results}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(".part")
+        part = self.file.with_suffix(".part")  # of what is whole, or not there
         part.write_text(json.dumps(run), encoding="utf-8")
-        part.replace(self.file)  # whole or not at all
+        part.replace(self.file)
 
 
 def is_complaint(output: NotebookNode) -> bool:
@@ -95,7 +97,7 @@ def is_complaint(output: NotebookNode) -> bool:
     return output.output_type == "error" or output.get("name") == "stderr"
 
 
-begun: dict[Path, Run] = {}  # and not taken by its page yet
+begun: dict[Path, Run] = {}  # those that no page has taken yet
 
 
 def work_off(todo: SimpleQueue[Run]) -> None:

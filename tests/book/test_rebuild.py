@@ -201,6 +201,7 @@ def test_what_is_no_longer_there_is_missed_by_pages_that_did_not_change(
     [
         "doctree-read 900 jupyter_execute/*.svg",  # a page is executed and read
         "env-updated 900 jupyter_execute/**/*.json",  # all are, and the old site is gone
+        "env-updated 900 .doctrees/executed/**/*.json",
         "write-started 100 .doctrees/environment.pickle",
         "html-page-context 100 html/_static/*.css",
         "build-finished 890 html/*.js",
@@ -344,6 +345,18 @@ def test_a_docstring_a_style_or_a_sentence_is_renewed_and_nothing_executed(tmp_p
     package.write_text(DOUBLE.replace("2 * x", "3 * x"), "utf-8")
     assert executed(build(root)) == {"computes"}
     assert "double of 21 is 63" in html(root, "computes")
+
+
+def test_a_page_that_shows_a_traceback_is_executed_again_for_its_line_numbers(
+    tmp_path: Path,
+) -> None:
+    cell = ":tags: [raises-exception]\n\nfrom sgd_analysis import fail\n\nfail()"
+    root = make_book(tmp_path / "traceback", {"shows": FRONT_MATTER + CELL.format(source=cell)})
+    package, text = root / "sgd_analysis/__init__.py", "def fail():\n    raise ValueError\n"
+    package.write_text(text, "utf-8")
+    assert executed(build(root)) == {"shows"}
+    package.write_text(f"# A comment\n{text}", "utf-8")
+    assert executed(build(root)) == {"shows"}
 
 
 @pytest.mark.skipif(
