@@ -45,7 +45,7 @@ class Run:
     def begin(self) -> None:
         try:
             self.seconds.set_result(self.execute())
-        except Exception as error:  # raised again where the page is read
+        except BaseException as error:  # raised again where the page is read
             self.seconds.set_exception(error)
 
     def execute(self) -> float | None:
