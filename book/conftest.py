@@ -20,14 +20,35 @@ os.environ["JUPYTER_PATH"] = str(Path(__file__).parent / "_ext")
 collect_ignore = ["_ext"]
 
 
+def is_notebook(page: Path) -> bool:
+    return matches_mystnb(page.read_text(encoding="utf-8"), requires_meta=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a page that is named on the command line and cannot be executed; say what it lacks."""
+    for argument in config.args:
+        page = config.invocation_params.dir / argument
+        if page.suffix == ".md" and page.is_file() and not is_notebook(page):
+            raise pytest.UsageError(no_notebook(page))
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if not parent.config.option.nbmake or file_path.suffix != ".md":
-        return None
-    if not matches_mystnb(file_path.read_text(encoding="utf-8"), requires_meta=True):
+    if not parent.config.option.nbmake or file_path.suffix != ".md" or not is_notebook(file_path):
         return None
     if parent.config.option.overwrite:
         raise pytest.UsageError("--overwrite would replace the Markdown of a page by JSON")
     return Page.from_parent(parent, path=file_path)
+
+
+def no_notebook(page: Path) -> str:
+    template = Path(__file__).with_name("template.md")
+    front_matter = template.read_text(encoding="utf-8").split("---\n")[1]
+    needed = front_matter[front_matter.index("jupytext:") :]
+    return (
+        f"{page.name} is not executed: its front matter does not say that it is a notebook.\n"
+        f"A page with code begins with these lines, as book/{template.name} does:\n\n"
+        f"---\n{needed}---\n"
+    )
 
 
 class Page(NotebookFile):

@@ -1,11 +1,14 @@
-"""Executes pages side by side: a build takes as long as its processors need, not one of them.
+"""Executes pages side by side, and no cell twice that would give the same again.
 
 Sphinx reads, and so executes, one page after the other, and some extensions cannot do otherwise.
-Here kernels run ahead of it; what it reads from them is what it would have waited for.
+Here kernels run ahead of it; what it reads from them is what it would have waited for. What cells
+gave is kept until they, or what they compute with, change: to read a page again, for its text or
+for a warning in it, costs no execution.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import Future
 from contextlib import suppress
@@ -13,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
 
-from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
-from myst_nb.core.execute import direct
+import myst_nb.core.execute
+import nbformat
+from book_sources import of_cells
+from jupyter_cache.executors.utils import single_nb_execution
+from myst_nb.core.config import NbParserConfig
+from myst_nb.core.execute.direct import NotebookClientDirect
 from myst_nb.core.read import create_nb_reader
 from nbformat import NotebookNode
 from sphinx.application import Sphinx
@@ -26,34 +32,78 @@ from sphinx.util.typing import ExtensionMetadata
 MOST_KERNELS = 4  # about half a gigabyte each
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
+    """One execution of a page's cells, or what is kept of the last one."""
+
+    app: Sphinx
+    path: Path
     notebook: NotebookNode
-    settings: dict[str, Any]
-    outcome: Future[ExecutionResult] = field(default_factory=Future)
+    config: NbParserConfig
+    seconds: Future[float | None] = field(default_factory=Future)  # None: nothing was executed
+
+    def begin(self) -> None:
+        try:
+            self.seconds.set_result(self.execute())
+        except BaseException as error:  # raised again where the page is read
+            self.seconds.set_exception(error)
+
+    def execute(self) -> float | None:
+        cells = [cell for cell in self.notebook.cells if cell.cell_type == "code"]
+        parts = [f"{cell.source}\n# {cell.metadata.get('tags')}" for cell in cells]
+        parts.append(f"# {self.notebook.metadata.get('kernelspec')}")
+        fingerprint = of_cells(Path(self.app.confdir, "book"), "\n".join(parts))
+        kept = self.kept()
+        if kept.get("fingerprint") == fingerprint:
+            self.notebook.metadata.update(kept.metadata)
+            for cell, result in zip(cells, kept.results, strict=True):
+                cell.update(result)
+            return None
+        done = single_nb_execution(
+            self.notebook,
+            cwd=str(self.path.parent),
+            timeout=self.config.execution_timeout,
+            allow_errors=self.config.execution_allow_errors,
+            coalesce_streams=True,  # what a cell prints is one output, in however many pieces
+        )
+        if done.err:
+            raise done.err
+        if not any(is_complaint(output) for cell in cells for output in cell.outputs):
+            self.keep(fingerprint, cells)
+        return done.time
+
+    @property
+    def file(self) -> Path:
+        page = self.path.relative_to(self.app.srcdir)
+        return Path(self.app.doctreedir, "executed", page).with_suffix(".json")
+
+    def kept(self) -> NotebookNode:
+        with suppress(FileNotFoundError, json.JSONDecodeError):
+            return nbformat.from_dict(json.loads(self.file.read_text(encoding="utf-8")))
+        return NotebookNode()
+
+    def keep(self, fingerprint: str, cells: list[NotebookNode]) -> None:
+        results = [{key: cell[key] for key in ("execution_count", "outputs")} for cell in cells]
+        language = {"language_info": self.notebook.metadata["language_info"]}
+        run = {"fingerprint": fingerprint, "metadata": language, "results": results}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_suffix(".part")  # of what is whole, or not there
+        part.write_text(json.dumps(run), encoding="utf-8")
+        part.replace(self.file)
 
 
-# The runs that no page has taken yet, by what they execute and where.
-begun: dict[tuple[str, ...], Run] = {}
+def is_complaint(output: NotebookNode) -> bool:
+    """Whether an output is a warning, or a traceback, whose line numbers comments change, too."""
+    return output.output_type == "error" or output.get("name") == "stderr"
 
 
-def key(notebook: NotebookNode, folder: str) -> tuple[str, ...]:
-    return (folder, *(cell.source for cell in notebook.cells))
-
-
-def execute(notebook: NotebookNode, **settings: Any) -> ExecutionResult:
-    # What a cell prints is one output, in however many pieces it came.
-    return single_nb_execution(notebook, coalesce_streams=True, **settings)
+begun: dict[Path, Run] = {}  # those that no page has taken yet
 
 
 def work_off(todo: SimpleQueue[Run]) -> None:
     with suppress(Empty):
         while True:
-            run = todo.get_nowait()
-            try:
-                run.outcome.set_result(execute(run.notebook, **run.settings))
-            except Exception as error:  # raised again where the page is read
-                run.outcome.set_exception(error)
+            todo.get_nowait().begin()
 
 
 def execute_ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
@@ -66,30 +116,32 @@ def execute_ahead(app: Sphinx, env: BuildEnvironment, pages: list[str]) -> None:
         notebook = reader.read(text) if reader else None
         # A page with settings of its own is executed with them, when it is read.
         if notebook and config.metadata_key not in notebook.metadata:
-            settings = {
-                "cwd": str(path.parent),
-                "timeout": config.execution_timeout,
-                "allow_errors": config.execution_allow_errors,
-            }
-            run = begun[key(notebook, settings["cwd"])] = Run(notebook, settings)
-            todo.put(run)
+            begun[path] = Run(app, path, notebook, config)
+            todo.put(begun[path])
     for _ in range(min(MOST_KERNELS, os.cpu_count() or 1)):
         # A daemon, so that an interrupted build ends at once, and its kernels with it.
         Thread(target=work_off, args=(todo,), daemon=True).start()
 
 
-def take_run(notebook: NotebookNode, cwd: str, **settings: Any) -> ExecutionResult:
-    run = begun.pop(key(notebook, cwd), None)
-    if run is None:
-        return execute(notebook, cwd=cwd, **settings)
-    try:
-        return run.outcome.result()
-    finally:
-        notebook.update(run.notebook)  # as the caller expects: executed in place, as far as it came
+class PageClient(NotebookClientDirect):
+    app: Sphinx
+
+    def start_client(self) -> None:
+        run = begun.pop(self.path, None)
+        if run is None:
+            run = Run(self.app, self.path, self.notebook, self.nb_config)
+            run.begin()
+        try:
+            seconds = run.seconds.result()
+        finally:
+            self.notebook.update(run.notebook)  # as far as it came
+        if seconds is not None:
+            self.logger.info(f"Executed notebook in {seconds:.2f} seconds")
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    direct.single_nb_execution = take_run
+    PageClient.app = app
+    myst_nb.core.execute.NotebookClientDirect = PageClient
     # After whoever else may still change the list of pages to read.
     app.connect("env-before-read-docs", execute_ahead, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,56 +1,31 @@
 """Rebuilds that give what a build from nothing would give.
 
-Sphinx reads, and so executes, a page again when its text changes. A page also depends on the
-package it runs, on the files beside it, on the libraries installed, and on the last build having
-come to its end. Which pages quote, link to or list which others is a longer story, and one page is
-written in a third of a second: so all are written again if any was read, after what earlier builds
-wrote has been removed. What others have put into the output folder (a `.git`, a `CNAME`) stays.
+Sphinx reads a page again when its text changes. A page also depends on the package it runs, on the
+files beside it, on the libraries installed, and on the last build having come to its end. Whatever
+of these changes, all pages are read again, which takes a third of a second each: what their cells
+gave is another module's to keep. Which pages quote, link to or list which others is a longer story,
+too: so all are written again if any was read, after what earlier builds wrote has been removed.
+What others have put into the output folder (a `.git`, a `CNAME`) stays.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import distributions
-from importlib.util import find_spec
 from pathlib import Path
 
-from docutils import nodes
+from book_sources import of_pages
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 
-def sources(book: Path) -> Iterator[Path]:
-    """Yield what a cell can compute with: the package, what lies beside the pages, the pins."""
-    package = find_spec("sgd_analysis")
-    for root in package.submodule_search_locations or () if package else ():
-        yield from sorted(Path(root).rglob("*.py"))
-    for path in sorted(book.rglob("*")):
-        if path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts:
-            yield path
-    if (pins := book.parent / "requirements.txt").exists():
-        yield pins
-
-
-def fingerprint(book: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sources(book):
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)} ".encode() + content)
-    libraries = sorted({f"{library.name} {library.version}" for library in distributions()})
-    digest.update("\n".join([sys.version, *libraries]).encode())
-    return digest.hexdigest()
-
-
 def note_sources(app: Sphinx, config: Config) -> None:
-    config.book_fingerprint = fingerprint(Path(app.confdir, "book"))
+    config.book_fingerprint = of_pages(Path(app.confdir, "book"))
 
 
 def reading(app: Sphinx) -> Path:
@@ -158,17 +133,6 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         site(app).write_text(pages_read(app), encoding="utf-8")
 
 
-def fix_cell_ids(app: Sphinx, doctree: nodes.document) -> None:
-    """Number the cells of the executed notebook, whose ids are random otherwise."""
-    path = executed_notebook(app, app.env.docname)
-    if path.exists():
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        for number, cell in enumerate(notebook["cells"]):
-            cell["id"] = f"cell-{number}"
-        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-        path.write_text(text, encoding="utf-8")
-
-
 def executed_notebook(app: Sphinx, page: str) -> Path:
     return Path(app.env.mystnb_config.output_folder, f"{page}.ipynb")
 
@@ -181,7 +145,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("config-inited", begin)
     app.connect("builder-inited", forget_all_pages, priority=900)  # when MyST-NB is set up
     app.connect("env-purge-doc", forget_page)
-    app.connect("doctree-read", fix_cell_ids)
     app.connect("env-updated", pages_to_write)
     app.connect("write-started", finish_reading)
     app.connect("build-finished", finish, priority=900)  # when the others have copied their files

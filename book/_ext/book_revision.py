@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 
 from sphinx.application import Sphinx
-from sphinx.config import Config
-from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 NAME = "BOOK_REVISION"
@@ -39,23 +37,6 @@ def revision(root: Path) -> str:
         return ""
 
 
-def tell_cells(app: Sphinx, config: Config) -> None:
-    os.environ[NAME] = revision(Path(app.srcdir))
-
-
-def pages_that_ask(app: Sphinx, env: BuildEnvironment, *_: object) -> list[str]:
-    """Name the pages to execute again when the commit is another one."""
-    told, env.book_revision = getattr(env, "book_revision", None), os.environ[NAME]
-    if told == env.book_revision:
-        return []
-    return [
-        page
-        for page in sorted(env.found_docs)
-        if NAME in Path(env.doc2path(page)).read_text(encoding="utf-8")
-    ]
-
-
 def setup(app: Sphinx) -> ExtensionMetadata:
-    app.connect("config-inited", tell_cells)
-    app.connect("env-get-outdated", pages_that_ask)
+    os.environ[NAME] = revision(Path(app.srcdir))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

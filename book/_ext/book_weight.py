@@ -46,7 +46,7 @@ def tidy_figures(app: Sphinx, env: BuildEnvironment) -> None:
             # At once or not at all: a figure that is there is not written again.
             part = path.with_suffix(".part")
             part.write_text(tidied, encoding="utf-8")
-            shutil.copystat(path, part)  # a page with a newer figure would be executed again
+            shutil.copystat(path, part)  # a page with a newer figure would be read again
             part.replace(path)
 
 

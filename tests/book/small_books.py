@@ -171,6 +171,11 @@ def build(root: Path, settings: dict[str, str] | None = None) -> subprocess.Comp
     return finish(build)
 
 
+def executed(result: subprocess.CompletedProcess[str]) -> set[str]:
+    """Name the pages whose cells a build has executed, to their end."""
+    return set(re.findall(r"/book/([\w-]+)\.md: Executed notebook", result.stdout))
+
+
 def html(root: Path, page: str) -> str:
     return (root / "_build/html/book" / f"{page}.html").read_text(encoding="utf-8")
 

@@ -175,6 +175,28 @@ def test_what_a_cell_prints_bit_by_bit_is_one_output(tmp_path: Path) -> None:
     assert "".join(output["text"]) == "line 0\nline 1\nline 2\nline 3\n"
 
 
+TYPED = """\
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def double(x: ArrayLike | None) -> NDArray[np.float64]:
+    \"\"\"Double a number.\"\"\"
+"""
+
+
+def test_a_signature_reads_as_it_is_written(tmp_path: Path) -> None:
+    page = "# A book\n\n```{eval-rst}\n.. autofunction:: sgd_analysis.double\n```\n"
+    root = make_book(tmp_path / "typed", {"start": page})
+    (root / "sgd_analysis/__init__.py").write_text(TYPED, encoding="utf-8")
+    result = build(root)
+    assert result.returncode == 0, result.stdout
+    text = re.sub(r"<[^>]*>", "", html(root, "start"))
+    assert "double(x: ArrayLike | None) &#x2192; NDArray[np.float64]" in text
+
+
 NOTEBOOKS = {
     "sound": FRONT_MATTER
     + CELL.format(source="from sgd_analysis import VALUE\n\nassert VALUE == 41"),
@@ -222,3 +244,31 @@ def test_overwrite_leaves_the_markdown_as_it_is(tmp_path: Path) -> None:
     assert result.returncode != 0
     assert "--overwrite would replace the Markdown of a page by JSON" in result.stdout
     assert (root / "book/sound.md").read_text(encoding="utf-8") == NOTEBOOKS["sound"]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pages = {name: NOTEBOOKS[name] for name in ("sound", "prose")}
+    root = make_book(tmp_path_factory.mktemp("pages") / "book", pages)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    template = FRONT_MATTER.replace("jupytext:", "myst:\n  html_meta: {}\njupytext:", 1)
+    (root / "book/template.md").write_text(template, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("others", [(), ("book/sound.md",), ("-n", "2")], ids=str)
+def test_a_page_named_on_the_command_line_that_is_no_notebook_is_told_what_makes_it_one(
+    others: tuple[str, ...], pages: Path
+) -> None:
+    result = run(pages, "pytest", "book/prose.md", *others, "-p", "no:cacheprovider")
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "prose.md is not executed: its front matter does not say that it is" in result.stdout
+    assert FRONT_MATTER.split("\n\n")[0] in result.stdout.replace("ERROR: ", "")
+    assert "no collectors" not in result.stdout
+
+
+def test_pages_without_code_are_passed_over_where_their_folder_is_named(pages: Path) -> None:
+    result = run(pages, "pytest", "book", "--collect-only", "-p", "no:cacheprovider")
+    assert result.returncode == 0
+    assert "sound.md" in result.stdout
+    assert "prose.md" not in result.stdout

@@ -18,6 +18,7 @@ from tests.book.small_books import (
     build,
     build_command,
     digests,
+    executed,
     html,
     make_book,
     replace_in_page,
@@ -58,6 +59,12 @@ Done.
 :::
 """
 GLUE = CELL.format(source='from myst_nb import glue\n\nglue("value", 41, display=False)')
+DOUBLE = """\
+def double(x):
+    \"\"\"Double a number.\"\"\"
+    return 2 * x
+"""
+COMPUTES = "from sgd_analysis import double\n\nprint('double of 21 is', double(21))"
 HOLD = CELL.format(
     source="""\
 import time
@@ -194,6 +201,7 @@ def test_what_is_no_longer_there_is_missed_by_pages_that_did_not_change(
     [
         "doctree-read 900 jupyter_execute/*.svg",  # a page is executed and read
         "env-updated 900 jupyter_execute/**/*.json",  # all are, and the old site is gone
+        "env-updated 900 .doctrees/executed/**/*.json",
         "write-started 100 .doctrees/environment.pickle",
         "html-page-context 100 html/_static/*.css",
         "build-finished 890 html/*.js",
@@ -282,7 +290,73 @@ def test_a_warning_is_repeated_until_it_is_cured(tmp_path: Path) -> None:
     replace_in_page(root, "start", reference, "")
     result = build(root)
     assert result.returncode == 0
-    assert "Executing" not in result.stdout
+    assert executed(result) == set()
+
+
+def digests_from_nothing(root: Path, elsewhere: Path) -> dict[str, str]:
+    ignored = shutil.ignore_patterns("_build", "__pycache__")
+    result = build(shutil.copytree(root, elsewhere, ignore=ignored))
+    assert result.returncode == 0, result.stdout
+    return digests(elsewhere)
+
+
+PRINTS = FRONT_MATTER + CELL.format(source="print('sound')")
+
+
+@pytest.mark.parametrize("fault", ["import warnings; warnings.warn('look here')", "1 / 0"])
+def test_only_a_page_that_warned_or_failed_is_executed_again(fault: str, tmp_path: Path) -> None:
+    faulty = FRONT_MATTER + CELL.format(source=fault)
+    pages = {"start": "# A book\n", "first": FRONT_MATTER + LINE, "second": PRINTS, "third": faulty}
+    root = make_book(tmp_path / "faulty", pages)
+    result = build(root)
+    assert result.returncode != 0
+    assert {"first", "second"} <= executed(result)
+    result = build(root)
+    assert result.returncode != 0
+    assert "third.md" in result.stdout
+    assert executed(result) <= {"third"}
+    replace_in_page(root, "third", fault, "pass")
+    result = build(root)
+    assert result.returncode == 0
+    assert executed(result) == {"third"}
+    assert digests(root) == digests_from_nothing(root, tmp_path / "elsewhere")
+
+
+def test_a_docstring_a_style_or_a_sentence_is_renewed_and_nothing_executed(tmp_path: Path) -> None:
+    pages = {
+        "start": "# A book\n\n```{eval-rst}\n.. autofunction:: sgd_analysis.double\n```\n",
+        "computes": FRONT_MATTER + CELL.format(source=COMPUTES) + LINE,
+    }
+    root = make_book(tmp_path / "edits", pages)
+    package, style = root / "sgd_analysis/__init__.py", root / "book/_assets/book.css"
+    package.write_text(DOUBLE, "utf-8")
+    assert executed(build(root)) == {"computes"}
+    package.write_text(DOUBLE.replace("Double a number", "Add a number to itself"), "utf-8")
+    with style.open("a", encoding="utf-8") as file:
+        file.write(".new {color: red}\n")
+    replace_in_page(root, "computes", "# A measured page", "# A page measured again")
+    result = build(root)
+    assert result.returncode == 0, result.stdout
+    assert executed(result) == set()
+    assert "Add a number to itself" in html(root, "start")
+    assert "A page measured again" in html(root, "computes")
+    assert ".new {color: red}" in (root / "_build/html/_static/book.css").read_text("utf-8")
+    assert digests(root) == digests_from_nothing(root, tmp_path / "elsewhere")
+    package.write_text(DOUBLE.replace("2 * x", "3 * x"), "utf-8")
+    assert executed(build(root)) == {"computes"}
+    assert "double of 21 is 63" in html(root, "computes")
+
+
+def test_a_page_that_shows_a_traceback_is_executed_again_for_its_line_numbers(
+    tmp_path: Path,
+) -> None:
+    cell = ":tags: [raises-exception]\n\nfrom sgd_analysis import fail\n\nfail()"
+    root = make_book(tmp_path / "traceback", {"shows": FRONT_MATTER + CELL.format(source=cell)})
+    package, text = root / "sgd_analysis/__init__.py", "def fail():\n    raise ValueError\n"
+    package.write_text(text, "utf-8")
+    assert executed(build(root)) == {"shows"}
+    package.write_text(f"# A comment\n{text}", "utf-8")
+    assert executed(build(root)) == {"shows"}
 
 
 @pytest.mark.skipif(
