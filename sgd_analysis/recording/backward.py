@@ -87,13 +87,18 @@ def before_scaling(loss: Tensor) -> Tensor | None:
     return None if found is None else found.loss
 
 
-def node(tensor: Tensor) -> int | None:
+def node(root: Any) -> int | None:
     """Return the number of the node that made a tensor, unique in its thread; None for a leaf.
 
-    Unlike the node itself, it keeps no graph alive.
+    Unlike the node itself, it keeps no graph alive. The root of a pass may be an edge, too.
     """
-    made_by: Any = tensor.grad_fn
+    made_by = maker(root)
     return None if made_by is None else made_by._sequence_nr()
+
+
+def maker(root: Any) -> Any:
+    """Return the node that made a tensor, or that an edge of the graph leads to."""
+    return root.grad_fn if isinstance(root, Tensor) else root.node
 
 
 def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
@@ -105,7 +110,7 @@ def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
     found: set[int] = set()
     lowest = min(wanted)
     seen: set[Any] = set()
-    stack = [root.grad_fn if isinstance(root, Tensor) else root.node for root in roots]
+    stack = [maker(root) for root in roots]
     while stack and len(found) < len(wanted):
         here = stack.pop()
         if here is None or here in seen:

@@ -1193,7 +1193,7 @@ def peak_after_steps(recorder=None):
 bare = peak_after_steps()
 with record(optimizer, gradients="norms", steps_per_epoch=2) as recorder:
     recorded = peak_after_steps(recorder)
-    assert recorder._rows.n_epochs == 2
+    assert recorder.history.n_epochs == 2
 print((recorded - bare) * 1024 / (4 * weight.numel()))
 """
         result = subprocess.run(
