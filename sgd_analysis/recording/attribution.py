@@ -82,7 +82,7 @@ class SeenLosses:
         if passes is None:
             return
         self._n_observed += 1
-        if passes.counts and not passes.is_untouched():
+        if passes.counted and not passes.is_untouched():
             self._drop_cleared(passes)  # the batch before may have led to no step
         passes.observe(value, n_samples, denominator)
 
@@ -91,7 +91,7 @@ class SeenLosses:
         passes = self._here()
         if passes is None:
             return
-        if passes.counts:
+        if passes.counted:
             self._drop_cleared(passes)
         self.n_waiting += 1
         passes.begin(roots, seeds, self._parameters)
@@ -99,7 +99,7 @@ class SeenLosses:
     def ends(self) -> None:
         """Take note of its end."""
         passes = self._here()
-        if passes is not None and passes.is_open:
+        if passes is not None and passes.open is not None:
             self._end(passes)
 
     def take(self, gradients: Sequence[Tensor | None]) -> StepLoss:
@@ -107,7 +107,7 @@ class SeenLosses:
         self._owner = threading.get_ident()
         passes = self._threads.pop(self._owner, None) or Passes()
         self.forget()
-        if passes.is_open and torch._C._current_graph_task_id() != -1:
+        if passes.open is not None and torch._C._current_graph_task_id() != -1:
             self._end(passes)  # the step is made by a hook of the running pass
         used = passes.used_by(gradients)
         observed = [seen for one in used for seen in one.observed]
@@ -135,7 +135,7 @@ class SeenLosses:
 
     def _here(self) -> Passes | None:
         me = threading.get_ident()
-        if self._owner is not None and self._owner != me:
+        if me != self._owner and self._owner is not None:
             return None
         passes = self._threads.get(me)
         if passes is None:

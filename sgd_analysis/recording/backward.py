@@ -92,13 +92,8 @@ def node(root: Any) -> int | None:
 
     Unlike the node itself, it keeps no graph alive. The root of a pass may be an edge, too.
     """
-    made_by = maker(root)
+    made_by: Any = root.grad_fn if isinstance(root, Tensor) else root.node
     return None if made_by is None else made_by._sequence_nr()
-
-
-def maker(root: Any) -> Any:
-    """Return the node that made a tensor, or that an edge of the graph leads to."""
-    return root.grad_fn if isinstance(root, Tensor) else root.node
 
 
 def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
@@ -110,7 +105,7 @@ def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
     found: set[int] = set()
     lowest = min(wanted)
     seen: set[Any] = set()
-    stack = [maker(root) for root in roots]
+    stack = [root.grad_fn if isinstance(root, Tensor) else root.node for root in roots]
     while stack and len(found) < len(wanted):
         here = stack.pop()
         if here is None or here in seen:

@@ -65,9 +65,10 @@ class KeptVectors:
 
     def write(self, step: int, vector: Sequence[Tensor | None]) -> None:
         """Copy the vector of a step, in parts, None standing for zeros."""
-        if step - self._block.first >= len(self._block.places):
-            self._begin_block(step)
-        place = self._block.places[step - self._block.first]
+        block = self._block
+        if step - block.first >= len(block.places):
+            block = self._begin_block(step)
+        place = block.places[step - block.first]
         for part in vector:
             if part is None or part.requires_grad or part.layout is not torch.strided:
                 break
@@ -87,18 +88,19 @@ class KeptVectors:
         self._waiting = []
         self._store_block(self._block, n_steps)
 
-    def _begin_block(self, step: int) -> None:
+    def _begin_block(self, step: int) -> _Block:
         block = self._block
         if block.parts and all(part.is_cpu for part in block.parts):
             self.store(step)
             self._block = block._replace(first=step)
-            return
+            return self._block
         if block.parts:
             self._waiting = [*self._waiting, block]
         n_rows = min(max(_BLOCK_BYTES // (n_bytes(self._parameters) or 1), 1), _BLOCK_ROWS)
         parts = [p.detach().new_empty((n_rows, *p.shape)) for p in self._parameters]
         places = list(zip(*[part.unbind() for part in parts], strict=True))
         self._block = _Block(step, parts, places)
+        return self._block
 
     def _store_block(self, block: _Block, n_steps: int) -> None:
         first, end = self._n_stored, min(block.first + len(block.places), n_steps)

@@ -41,7 +41,7 @@ def scale_of(roots: Sequence[Any]) -> Value:
     known = backward.scaled()
     if not known:
         return WHOLE
-    nodes = [backward.maker(root) for root in roots]
+    nodes: list[Any] = [getattr(root, "grad_fn", None) for root in roots]
     for _ in range(3):  # scaled losses may have been added up, or divided
         nodes = [node for node in nodes if node is not None]
         for made_by in nodes:
@@ -56,15 +56,11 @@ def _inner_product(root: Tensor, seed: Tensor | None) -> Value:
         return math.nan
     seed = None if seed is None else on_this_process(seed)
     if root.numel() == 1:
-        return _product(root, seed)
+        if root.is_cpu:
+            return root.item() if seed is None else root.item() * seed.item()
+        value = root.detach().reshape(())
+        return value.clone() if seed is None else value * seed.reshape(())
     wide = torch.float32 if root.device.type == "mps" else torch.float64
     value = root.detach().to(wide)
     value = value.sum() if seed is None else (value * seed.detach()).sum()
     return value.item() if value.is_cpu else value
-
-
-def _product(root: Tensor, seed: Tensor | None) -> Value:
-    if root.is_cpu:
-        return root.item() if seed is None else root.item() * seed.item()
-    value = root.detach().reshape(())
-    return value.clone() if seed is None else value * seed.reshape(())

@@ -61,29 +61,23 @@ class Pass:
         self.weight: Value = WHOLE  # becomes a tensor, 0 or 1, where only a device can tell
         self.mark: Mark | None = None  # how it left one of the gradients
 
+    def is_plain(self) -> bool:
+        """Return whether it is one call's, of a criterion that takes the mean, and whole."""
+        return len(self.calls) == 1 and not self.calls[0].is_sum and self.weight is WHOLE
+
 
 class Passes:
     """What one thread has computed since the last step."""
 
-    __slots__ = ("_before", "_calls", "_counted", "_has_dropped", "_open", "observed")
+    __slots__ = ("_before", "_calls", "_has_dropped", "counted", "observed", "open")
 
     def __init__(self) -> None:
+        self.counted: list[Pass] = []
         self.observed: Observed | None = None  # that waits for its pass
+        self.open: Pass | None = None  # the pass that is running
         self._calls: list[Call] = []  # that no pass has come to yet
-        self._counted: list[Pass] = []
-        self._open: Pass | None = None  # the pass that is running
         self._before: State = [], []
         self._has_dropped = False  # whether a pass of it has lost its gradients
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a pass has begun, and has not ended."""
-        return self._open is not None
-
-    @property
-    def counts(self) -> bool:
-        """Whether there is a pass that counts."""
-        return bool(self._counted)
 
     def add(self, call: Call) -> None:
         """Add a call that waits for the pass which goes through it."""
@@ -93,14 +87,14 @@ class Passes:
         self, roots: Sequence[Any], seeds: Sequence[Tensor | None], parameters: Sequence[Tensor]
     ) -> None:
         """Begin a pass."""
-        self._open = None  # one that has raised
+        self.open = None  # one that has raised
         scale = scale_of(roots)
         self._before = marks.state(parameters)
         calls = self._calls_below(roots) if self._calls else []
-        self._open = Pass(objective(roots, seeds, scale), calls, scale)
+        self.open = Pass(objective(roots, seeds, scale), calls, scale)
 
     def end(self, parameters: Sequence[Tensor], *, looks: bool) -> bool:
-        """End the pass that is open, and count it if it has changed a gradient.
+        """End the open pass, and count it if it has changed a gradient.
 
         Args:
             parameters: whose gradients.
@@ -109,8 +103,8 @@ class Passes:
         Returns:
             Whether it counts, and is not the first.
         """
-        ended, before = self._open, self._before
-        self._open, self._before = None, ([], [])
+        ended, before = self.open, self._before
+        self.open, self._before = None, ([], [])
         mark = marks.changed(parameters, before)
         if ended is None or mark is None:
             return False
@@ -118,14 +112,14 @@ class Passes:
         if self.observed is not None:
             ended.observed = [self.observed]
             self.observed = None
-        self._counted.append(ended)
-        return len(self._counted) > 1
+        self.counted.append(ended)
+        return len(self.counted) > 1
 
     def observe(self, value: Value, n_samples: Value, denominator: Value) -> None:
         """Take a loss for that of the last pass that counts, or else of the next."""
-        observed = Observed(value, n_samples, denominator, comes_first=not self._counted)
-        if self._counted:
-            self._counted[-1].observed.append(observed)
+        observed = Observed(value, n_samples, denominator, comes_first=not self.counted)
+        if self.counted:
+            self.counted[-1].observed.append(observed)
         else:
             self.observed = observed
 
@@ -144,15 +138,15 @@ class Passes:
         cleared = marks.was_cleared(mark, parameters)
         if mark.held_anything is None and mark.is_untouched:
             if cleared is not False:
-                for one in self._counted:
+                for one in self.counted:
                     one.value = _nan_where(cleared, one.value)
             return cleared
         if isinstance(cleared, Tensor):
-            for one in self._counted:
+            for one in self.counted:
                 one.weight = torch.where(cleared, 0.0, one.weight)
                 one.value = torch.where(cleared, 0.0, one.value)  # it may be infinite
         elif cleared:
-            self._counted, self._has_dropped = [], True
+            self.counted, self._has_dropped = [], True
         return None
 
     def used_by(self, gradients: Sequence[Tensor | None]) -> list[Pass]:
@@ -162,9 +156,9 @@ class Passes:
                 break
         else:
             return []
-        if self._has_dropped and self._counted and not self._last_mark().is_there:
+        if self._has_dropped and self.counted and not self._last_mark().is_there:
             return []  # gradients of several passes, put together by the loop
-        return self._counted
+        return self.counted
 
     def _calls_below(self, roots: Sequence[Any]) -> list[Call]:
         """Return the calls that a pass from these roots goes through; they wait no more."""
@@ -177,7 +171,7 @@ class Passes:
         return [call for call in waiting if call.node in reached]
 
     def _last_mark(self) -> Mark:
-        mark = self._counted[-1].mark
+        mark = self.counted[-1].mark
         assert mark is not None  # as it has ended
         return mark
 

@@ -102,8 +102,11 @@ class Rows:
         # the columns have it, and no half of one is left behind.
         if self._weights is not None and self.full_at is None:
             self._weights.write(step, self._parameters)
-        if self._whole and self.full_at is None:
-            self._keep(step, gradients, local)
+        if self._whole and self.full_at is None:  # norms are computed for many steps, later
+            if self._local is not None:
+                self._local.write(step, local)
+            if self._gradients is not None:
+                self._gradients.write(step, gradients)
         else:
             self._stream(step, gradients, local, seen.weight, skipped, marks)
         self._columns.append((seen.loss, seen.n_samples, seen.denominator, *step_sizes), marks)
@@ -164,15 +167,6 @@ class Rows:
         if self._paths is not None and history.gradients is not None:
             epoch = int(history.epoch[-1]) - self._columns.first_epoch
             self._paths.begin_with(history.gradients, epoch)
-
-    def _keep(
-        self, step: int, gradients: Sequence[Tensor | None], local: Sequence[Tensor | None]
-    ) -> None:
-        """Keep gradients whole; their norms are computed with those of many others, later."""
-        if self._local is not None:
-            self._local.write(step, local)
-        if self._gradients is not None:
-            self._gradients.write(step, gradients)
 
     def _stream(
         self,

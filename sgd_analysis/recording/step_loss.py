@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from sgd_analysis._arrays import Value
-from sgd_analysis.recording.objective import WHOLE
 from sgd_analysis.recording.passes import Call, Observed, Pass
 
 
@@ -47,20 +46,15 @@ class StepLosses:
         if not observed:
             if not passes:
                 return StepLoss()
-            if len(passes) == 1 and self._is_plain(passes[0]):  # the loop of the tutorials
-                self._last_objective, (call,) = passes[0].value, passes[0].calls
-                return StepLoss(passes[0].value, call.n_samples, call.denominator)
+            if len(passes) == 1 and not self._from_criteria and passes[0].is_plain():
+                value, (call,) = passes[0].value, passes[0].calls  # the loop of the tutorials
+                self._last_objective = value
+                return StepLoss(value, call.n_samples, call.denominator)
         last, objective = self._last_objective, _objective(passes)
         self._last_objective = math.nan if objective is None else objective
         if observed and _is_of_the_step_before(observed, last, objective):
             self.is_late, observed = True, []
         return self._of_all(passes, observed, objective)
-
-    def _is_plain(self, one: Pass) -> bool:
-        calls = one.calls
-        if self._from_criteria or len(calls) != 1:
-            return False
-        return one.weight is WHOLE and not calls[0].is_sum
 
     def _of_all(
         self, passes: Sequence[Pass], observed: Sequence[Observed], objective: Value | None
