@@ -98,7 +98,7 @@ class SeenLosses:
 
     def ends(self) -> None:
         """Take note of its end."""
-        passes = self._here()
+        passes = self._threads.get(threading.get_ident())  # where it has begun, if it counts
         if passes is not None and passes.open is not None:
             self._end(passes)
 

@@ -78,9 +78,10 @@ class Columns:
         return len(self._ends)
 
     @property
-    def first_row(self) -> int:
-        """The first row of the present epoch."""
-        return self._ends[-1] if self._ends else 0
+    def n_in_epoch(self) -> int:
+        """The number of rows of the present epoch."""
+        state = self._state
+        return state.n_stored + len(state.pending) - (self._ends[-1] if self._ends else 0)
 
     @property
     def first_epoch(self) -> int:

@@ -69,7 +69,7 @@ class Rows:
     @property
     def steps_in_epoch(self) -> int:
         """The number of rows of the epoch that is not finished yet."""
-        return self._columns.n_rows - self._columns.first_row
+        return self._columns.n_in_epoch
 
     def lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Say over which parameters the vectors of the steps that follow go."""
