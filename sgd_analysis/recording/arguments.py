@@ -60,7 +60,7 @@ def _check_optimizer(optimizer: object) -> None:
         )
 
 
-def check_loss_is_told(loss: object, n_criteria: int) -> None:
+def check_source_of_loss(loss: object, n_criteria: int) -> None:
     """Raise unless there is something to take a step's loss from.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgd_analysis._arrays import Value
 from sgd_analysis.recording import backward, values
+from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.passes import Call, Passes
 from sgd_analysis.recording.step_loss import StepLoss, StepLosses
 
@@ -36,7 +37,7 @@ class SeenLosses:
     def __init__(
         self,
         sums: Sequence[bool],
-        guard: Callable[[Callable[..., None]], Callable[..., None]],
+        guard: Guard,
         *,
         from_criteria: bool = False,
     ) -> None:

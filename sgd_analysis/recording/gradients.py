@@ -1,4 +1,4 @@
-"""Reading the vectors of a step off its parameters: whole, as a norm, or into a sum."""
+"""What is read off gradients: their norm, this process's part of them, their bytes."""
 
 from __future__ import annotations
 

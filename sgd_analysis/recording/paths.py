@@ -118,5 +118,5 @@ class Paths:
         if not len(rows):
             return None, total
         divisor = self._columns["divisor"][steps] if "divisor" in self._columns else None
-        weights = as_means(weights, divisor)
+        weights = np.where(weights == 0, 0.0, as_means(weights, divisor))
         return weighted_sum(weights[: len(rows)], rows), total

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+
+from sgd_analysis.recording.hooks import Guard
 
 
 def distributed() -> Any:
@@ -28,7 +30,7 @@ class LocalGradients:
         guard: wraps a hook so that no error of it reaches the loop.
     """
 
-    def __init__(self, guard: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    def __init__(self, guard: Guard) -> None:
         self._hook = guard(self._copy)
         self._latest: dict[Tensor, Tensor] = {}
         self._handles: dict[Tensor, Any] = {}

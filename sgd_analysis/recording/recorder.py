@@ -15,7 +15,7 @@ from sgd_analysis._arrays import Value
 from sgd_analysis._validation import integer_between
 from sgd_analysis.history.history import History
 from sgd_analysis.recording import sizes
-from sgd_analysis.recording.arguments import check_continues, check_kinds, check_loss_is_told
+from sgd_analysis.recording.arguments import check_continues, check_kinds, check_source_of_loss
 from sgd_analysis.recording.attachment import Attachment
 from sgd_analysis.recording.gathering import gather
 from sgd_analysis.recording.messages import Messages
@@ -174,7 +174,7 @@ class Recorder:
             weights=weights,
             history=history,
         )
-        check_loss_is_told(loss, len(criteria))
+        check_source_of_loss(loss, len(criteria))
         self._steps_per_epoch = (
             math.inf
             if steps_per_epoch is None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sgd_analysis._arrays import Value
+from sgd_analysis._arrays import Value, quotient
 from sgd_analysis.recording.passes import Call, Observed, Pass
 
 
@@ -26,7 +26,12 @@ class StepLoss(NamedTuple):
     @property
     def weight(self) -> Value:
         """The weight of the step's gradient in the sum of those of its batches' mean losses."""
-        return self.denominator if self.divisor is None else self.denominator / self.divisor
+        n, divisor = self.denominator, self.divisor
+        if divisor is None or (isinstance(n, float) and n == 0):  # of no samples
+            return n
+        if isinstance(n, Tensor):
+            return torch.where(n == 0, 0.0, n / divisor)
+        return n / divisor if isinstance(divisor, Tensor) else quotient(n, divisor)
 
 
 class StepLosses:
