@@ -55,6 +55,7 @@ class Attachment:
     ) -> None:
         self._parameters, self._rows, self._messages = parameters, rows, messages
         self._steps_per_epoch = steps_per_epoch
+        self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
         self.losses = losses = SeenLosses(sums, guard, from_criteria=from_criteria)
@@ -90,8 +91,9 @@ class Attachment:
 
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
-        if self._is_epoch_full():  # the step before raised when its row had been added
+        if not self._has_ended and self._is_epoch_full():  # the step before has raised
             self.end_epoch()
+        self._has_ended = False
         parameters = self._parameters
         if parameters.have_changed():
             parameters.follow()
@@ -107,6 +109,7 @@ class Attachment:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
             self.end_epoch()
+        self._has_ended = True
 
     def _is_epoch_full(self) -> bool:
         return self._rows.steps_in_epoch >= self._steps_per_epoch

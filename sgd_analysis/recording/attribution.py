@@ -107,7 +107,8 @@ class SeenLosses:
         """Return what is known of the loss of a step with these gradients; forget it."""
         self._owner = threading.get_ident()
         passes = self._threads.pop(self._owner, None) or Passes()
-        self.forget()
+        self._threads.clear()
+        self.n_waiting = 0
         if passes.open is not None and torch._C._current_graph_task_id() != -1:
             self._end(passes)  # the step is made by a hook of the running pass
         used = passes.used_by(gradients)

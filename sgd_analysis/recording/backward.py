@@ -87,12 +87,12 @@ def before_scaling(loss: Tensor) -> Tensor | None:
     return None if found is None else found.loss
 
 
-def node(root: Any) -> int | None:
+def node(tensor: Tensor) -> int | None:
     """Return the number of the node that made a tensor, unique in its thread; None for a leaf.
 
-    Unlike the node itself, it keeps no graph alive. The root of a pass may be an edge, too.
+    Unlike the node itself, it keeps no graph alive.
     """
-    made_by: Any = root.grad_fn if isinstance(root, Tensor) else root.node
+    made_by: Any = tensor.grad_fn
     return None if made_by is None else made_by._sequence_nr()
 
 

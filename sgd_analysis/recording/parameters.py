@@ -72,7 +72,10 @@ class Parameters:
 
     def step_sizes(self) -> list[Value]:
         """Return the step size of each group; nan where an optimizer has none."""
-        return [number(group.get("lr", math.nan)) for group in self._optimizer.param_groups]
+        return [
+            lr if type(lr := group.get("lr", math.nan)) is float else number(lr)
+            for group in self._optimizer.param_groups
+        ]
 
     def _present_versions(self) -> list[int]:
         return [parameter._version for parameter in self._present]

@@ -90,7 +90,7 @@ class Passes:
         self.open = None  # one that has raised
         scale = scale_of(roots)
         self._before = marks.state(parameters)
-        calls = self._calls_below(roots) if self._calls else []
+        calls = self._calls_below(roots) if self._calls and roots else []
         self.open = Pass(objective(roots, seeds, scale), calls, scale)
 
     def end(self, parameters: Sequence[Tensor], *, looks: bool) -> bool:
@@ -106,7 +106,7 @@ class Passes:
         ended, before = self.open, self._before
         self.open, self._before = None, ([], [])
         mark = marks.changed(parameters, before)
-        if ended is None or mark is None:
+        if mark is None or ended is None:
             return False
         ended.mark = mark.with_contents() if looks else mark
         if self.observed is not None:
@@ -162,10 +162,11 @@ class Passes:
 
     def _calls_below(self, roots: Sequence[Any]) -> list[Call]:
         """Return the calls that a pass from these roots goes through; they wait no more."""
-        waiting = self._calls
-        if len(waiting) == 1 and len(roots) == 1 and backward.node(roots[0]) == waiting[0].node:
-            self._calls = []
-            return waiting  # most often
+        waiting, root = self._calls, roots[0]
+        if len(waiting) == 1 and len(roots) == 1 and isinstance(root, Tensor):
+            if backward.node(root) == waiting[0].node:
+                self._calls = []
+                return waiting  # most often
         reached = backward.reached(roots, {call.node for call in waiting})
         self._calls = [call for call in waiting if call.node not in reached]
         return [call for call in waiting if call.node in reached]

@@ -97,12 +97,13 @@ class Rows:
         step = self._columns.n_rows
         if step >= self._room and self.full_at is None:
             self.full_at = step
+        fits = self.full_at is None
         marks = _marks(seen, skipped)
         # What may fail, for want of memory or by an interrupt, comes first: the row is there when
         # the columns have it, and no half of one is left behind.
-        if self._weights is not None and self.full_at is None:
+        if fits and self._weights is not None:
             self._weights.write(step, self._parameters)
-        if self._whole and self.full_at is None:  # norms are computed for many steps, later
+        if fits and self._whole:  # norms are computed for many steps, later
             if self._local is not None:
                 self._local.write(step, local)
             if self._gradients is not None:

@@ -14,8 +14,6 @@ from sgd_analysis.recording.gradients import on_this_process
 
 def number(value: Any) -> Value:
     """Return a number, or a copy of a tensor that is on a device; nan for what is no number."""
-    if type(value) is float:
-        return value
     if isinstance(value, Tensor):
         scalar = value.detach().reshape(())
         return float(scalar.item()) if value.is_cpu else scalar.clone()
