@@ -59,8 +59,9 @@ def test_every_folder_is_a_room_that_says_what_it_is_for():
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms == ROOMS.keys()
     for room in rooms:
-        (statement,) = ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")).body
-        assert re.fullmatch(r"[A-Z][^.]*\.", ast.get_docstring(ast.Module([statement], [])) or "")
+        tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+        first = str(ast.get_docstring(tree)).split("\n\n")[0]
+        assert len(tree.body) == 1 and re.fullmatch(r"[A-Z][^.]*\.", first), room
 
 
 def test_no_module_comes_back_to_itself_by_way_of_others():

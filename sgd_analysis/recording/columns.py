@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +30,7 @@ _DTYPES: dict[str, Any] = {
 }
 _OF_A_ROW = ("loss", "n_samples", "denominator")  # what each row begins with
 _IF_MARKED = ("local_norm", "objective", "divisor")  # there from the first row that has it
+_UNLESS_SET = {"skipped": False, "epoch": 0}  # what a new row holds where nothing is said; or nan
 _PENDING = 256  # the rows that wait as Python objects before they go into the arrays
 _GROWTH = 1.125  # of the arrays: at most an eighth of what they hold is spare
 
@@ -76,9 +78,10 @@ class Columns:
         return len(self._ends)
 
     @property
-    def first_row(self) -> int:
-        """The first row of the present epoch."""
-        return self._ends[-1] if self._ends else 0
+    def n_in_epoch(self) -> int:
+        """The number of rows of the present epoch."""
+        state = self._state
+        return state.n_stored + len(state.pending) - (self._ends[-1] if self._ends else 0)
 
     @property
     def first_epoch(self) -> int:
@@ -151,27 +154,25 @@ class Columns:
             return
         rows, marks = zip(*pending, strict=True)
         first, end = self._state.n_stored, self.n_rows
-        marked = [(name, first + k, v) for k, some in enumerate(marks) for name, v in some]
-        names = dict.fromkeys(name for name, _, _ in marked)
-        state = self._with_room(end, len(rows[0]) - len(_OF_A_ROW), names)
-        n_before = bisect.bisect_right(self._ends, first)
-        ends = self._ends[n_before:]
-        n_ended = n_before + np.searchsorted(ends, np.arange(first, end), side="right")
-        new = slice(first, end)
+        marked = _by_name(marks, first)
+        state = self._with_room(end, len(rows[0]) - len(_OF_A_ROW), marked)
         for name, array in state.arrays.items():  # unless they are set below
-            array[new] = False if name == "skipped" else 0 if name == "epoch" else math.nan
-        state.arrays["epoch"][new] = self._first_epoch + n_ended
+            array[first:end] = _UNLESS_SET.get(name, math.nan)
+        state.arrays["epoch"][first:end] = self._epochs_of(first, end)
         on_device = list(state.on_device)
-        columns = list(zip(*rows, strict=True))
-        of_a_row, step_sizes = columns[: len(_OF_A_ROW)], columns[len(_OF_A_ROW) :]
-        for name, values in zip(_OF_A_ROW, of_a_row, strict=True):
-            self._put(state, on_device, name, np.arange(first, end), values)
-        for group, values in enumerate(step_sizes):
-            self._put(state, on_device, "step_size", np.arange(first, end), values, group)
-        for name in names:
-            at, values = zip(*[(row, v) for other, row, v in marked if other == name], strict=True)
+        new = np.arange(first, end)
+        for k, column in enumerate(zip(*rows, strict=True)):
+            name = _OF_A_ROW[k] if k < len(_OF_A_ROW) else "step_size"
+            self._put(state, on_device, name, new, column, max(k - len(_OF_A_ROW), 0))
+        for name, (at, values) in marked.items():
             self._put(state, on_device, name, np.array(at), values)
         self._state = state._replace(n_stored=end, pending=[], on_device=tuple(on_device))
+
+    def _epochs_of(self, first: int, end: int) -> NDArray[np.int64]:
+        """Return the epochs of rows."""
+        n_before = bisect.bisect_right(self._ends, first)
+        new = np.searchsorted(self._ends[n_before:], np.arange(first, end), side="right")
+        return np.asarray(self._first_epoch + n_before + new)
 
     def _put(
         self,
@@ -179,7 +180,7 @@ class Columns:
         on_device: list[tuple[str, int, NDArray[np.intp], Tensor]],
         name: str,
         rows: NDArray[np.intp],
-        values: tuple[Value, ...],
+        values: Sequence[Value],
         group: int = 0,
     ) -> None:
         """Write values into a column; those on a device when they are asked for."""
@@ -187,14 +188,14 @@ class Columns:
             tensors = [value for value in values if isinstance(value, Tensor)]
             is_on_device = [isinstance(value, Tensor) for value in values]
             on_device.append((name, group, rows[is_on_device], torch.stack(tensors)))
-            values = tuple(0.0 if isinstance(value, Tensor) else value for value in values)
+            values = [0.0 if isinstance(value, Tensor) else value for value in values]
         self._column(state, name, group)[rows] = values
 
     @staticmethod
     def _column(state: _State, name: str, group: int) -> NDArray[Any]:
         return state.step_size[:, group] if name == "step_size" else state.arrays[name]
 
-    def _with_room(self, n_rows: int, n_groups: int, names: dict[str, None]) -> _State:
+    def _with_room(self, n_rows: int, n_groups: int, names: Iterable[str]) -> _State:
         """Return the state with arrays for so many rows, groups, and columns of these names."""
         state = self._state
         capacity, known = state.step_size.shape
@@ -213,3 +214,14 @@ class Columns:
         step_size = np.full((capacity, n_groups), math.nan)
         step_size[: state.n_stored, :known] = state.step_size[: state.n_stored]
         return state._replace(arrays=arrays, step_size=step_size)
+
+
+def _by_name(marks: Sequence[Marks], first: int) -> dict[str, tuple[list[int], list[Value]]]:
+    """Return for each name the rows that it marks, the first one being `first`, and the values."""
+    marked: dict[str, tuple[list[int], list[Value]]] = {}
+    for row, some in enumerate(marks, start=first):
+        for name, value in some:
+            at, values = marked.setdefault(name, ([], []))
+            at.append(row)
+            values.append(value)
+    return marked

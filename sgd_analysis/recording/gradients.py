@@ -1,4 +1,4 @@
-"""Reading the vectors of a step off its parameters: whole, as a norm, or into a sum."""
+"""What is read off gradients: their norm, this process's part of them, their bytes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,9 @@ def unscaled(
 
 def norm(vectors: Iterable[Tensor | None]) -> Value:
     """Return the Euclidean norm of all entries together, None standing for zeros."""
-    parts = [vector for vector in vectors if vector is not None]
+    parts = [_plain(vector) for vector in vectors if vector is not None]
     if not parts:
         return 0.0
-    if any(part.is_sparse or part.itemsize < 4 for part in parts):
-        parts = [part.coalesce().values() if part.is_sparse else part for part in parts]
-        parts = [part.float() if part.itemsize < 4 else part for part in parts]
-    parts = [part.detach() for part in parts]
     total = _norm_of_norms(torch._foreach_norm(parts))
     if not total.is_cpu:
         return total
@@ -48,8 +44,18 @@ def norm(vectors: Iterable[Tensor | None]) -> Value:
     return total.item()
 
 
+def _plain(part: Tensor) -> Tensor:
+    """Return the entries without a graph, dense and in single precision at least."""
+    if part.requires_grad:
+        part = part.detach()
+    if part.is_sparse:
+        part = part.coalesce().values()
+    return part if part.itemsize >= 4 else part.float()
+
+
 def _norm_of_norms(norms: Sequence[Tensor]) -> Tensor:
-    together = torch.stack([norm.to(norms[0].device) for norm in norms])
+    device = norms[0].device
+    together = torch.stack([n if n.device == device else n.to(device) for n in norms])
     total: Tensor = torch.linalg.vector_norm(together)
     return total
 

@@ -5,8 +5,45 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+import torch
+
+
+class Guard:
+    """Wraps hooks so that they neither end a loop by an error nor are compiled with it.
+
+    After the first error none of them does anything any more. They stay where they are until they
+    are taken off: torch may be going through them just then.
+
+    Args:
+        failed: called with that error.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+        self._works = True
+
+    def stop(self) -> None:
+        """Let the hooks do nothing any more."""
+        self._works = False
+
+    def __call__(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a hook without what would disturb the loop."""
+        is_compiled = torch.compiler.is_dynamo_compiling
+
+        def guarded(*args: Any) -> Any:
+            if self._works and not is_compiled():
+                try:
+                    return hook(*args)
+                except Exception as error:
+                    self._works = False
+                    self._failed(error)
+            return None
+
+        return guarded
 
 
 class InertInCopies(functools.partial[Any]):

@@ -1,4 +1,4 @@
-"""Vectors kept whole, one a step, within a budget of memory."""
+"""One vector a step, kept whole for as many of the first steps as fit into memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from torch import Tensor
 from sgd_analysis._arrays import as_array, norms
 from sgd_analysis.recording.gradients import n_bytes
 
-_BLOCK_BYTES = 1 << 20  # of the vectors that are stored together, and at most so many of them
-
-
-_BLOCK_ROWS = 256
+_BLOCK_BYTES = 1 << 20  # of the vectors that are stored together,
+_BLOCK_ROWS = 256  # and at most so many of them
 
 
 class _Block(NamedTuple):
@@ -28,32 +26,36 @@ class _Block(NamedTuple):
     places: list[tuple[Tensor, ...]]  # for each row its parts
 
 
-class Kept:
-    """Vectors kept whole, those of the first steps, in the parameters' dtype (bfloat16: float32).
+class KeptVectors:
+    """The vectors over the parameters of the first steps: gradients, say, or weights.
 
-    They are copied into blocks of rows, on the device they come from, and wait there for `store`;
-    a full block in main memory is stored at once, and used again. Each vector has the number of
-    its step for a place, so that one that was written for a step that never came to be, because
-    of an interrupt, is written over by the next.
+    Their dtype is the parameters' (bfloat16: float32). They are copied into blocks of rows, on
+    the device they come from, and wait there for `store`; a full block in main memory is stored at
+    once, and used again. Each vector has the number of its step for a place, so that one that was
+    written for a step that never came to be, because of an interrupt, is written over by the next.
 
     Args:
         missing: what stands in the earlier rows for a parameter that was added later.
-        rows: (n, n_parameters) the vectors to begin with.
     """
 
-    def __init__(self, missing: float, rows: NDArray[Any] | None = None) -> None:
+    def __init__(self, missing: float) -> None:
         self._missing = missing
-        self._rows = np.empty((0, 0), np.float16) if rows is None else rows
-        self._n_stored = self._n_measured = len(self._rows)
+        self._rows: NDArray[Any] = np.empty((0, 0), np.float16)
+        self._n_stored = 0
         self._room = sys.maxsize
         self._parameters: Sequence[Tensor] = ()
         self._waiting: list[_Block] = []  # the full blocks, on a device
-        self._block = _Block(self._n_stored, [], [])
+        self._block = _Block(0, [], [])
 
     @property
     def rows(self) -> NDArray[Any]:
         """A view (n, n_parameters) of what was stored."""
         return self._rows[: self._n_stored]
+
+    def begin_with(self, rows: NDArray[Any]) -> None:
+        """Begin with vectors (n, n_parameters) of an earlier recording."""
+        self._rows, self._n_stored = rows, len(rows)
+        self._block = _Block(self._n_stored, [], [])
 
     def lay_out(self, parameters: Sequence[Tensor], n_steps: int, room: int) -> None:
         """Say over which parameters the vectors after the first n_steps go, and how many fit."""
@@ -63,9 +65,10 @@ class Kept:
 
     def write(self, step: int, vector: Sequence[Tensor | None]) -> None:
         """Copy the vector of a step, in parts, None standing for zeros."""
-        if step - self._block.first >= len(self._block.places):
-            self._begin_block(step)
-        place = self._block.places[step - self._block.first]
+        block = self._block
+        if step - block.first >= len(block.places):
+            block = self._begin_block(step)
+        place = block.places[step - block.first]
         for part in vector:
             if part is None or part.requires_grad or part.layout is not torch.strided:
                 break
@@ -85,24 +88,19 @@ class Kept:
         self._waiting = []
         self._store_block(self._block, n_steps)
 
-    def measure(self, norm: NDArray[np.float64]) -> None:
-        """Write the norms of the vectors that came since the last time into their rows."""
-        new = slice(self._n_measured, self._n_stored)
-        norm[new] = norms(self._rows[new])
-        self._n_measured = self._n_stored
-
-    def _begin_block(self, step: int) -> None:
+    def _begin_block(self, step: int) -> _Block:
         block = self._block
         if block.parts and all(part.is_cpu for part in block.parts):
             self.store(step)
             self._block = block._replace(first=step)
-            return
+            return self._block
         if block.parts:
             self._waiting = [*self._waiting, block]
         n_rows = min(max(_BLOCK_BYTES // (n_bytes(self._parameters) or 1), 1), _BLOCK_ROWS)
         parts = [p.detach().new_empty((n_rows, *p.shape)) for p in self._parameters]
         places = list(zip(*[part.unbind() for part in parts], strict=True))
         self._block = _Block(step, parts, places)
+        return self._block
 
     def _store_block(self, block: _Block, n_steps: int) -> None:
         first, end = self._n_stored, min(block.first + len(block.places), n_steps)
@@ -130,3 +128,22 @@ class Kept:
         grown[: self._n_stored, :known] = self.rows
         grown[: self._n_stored, known:] = self._missing
         self._rows = grown
+
+
+class KeptGradients(KeptVectors):
+    """Gradients, whose norms are computed from what was kept, those of many steps together."""
+
+    def __init__(self) -> None:
+        super().__init__(missing=0.0)  # a parameter that is added later had not been moved
+        self._n_measured = 0
+
+    def begin_with(self, rows: NDArray[Any]) -> None:
+        """Begin with gradients (n, n_parameters) of an earlier recording, whose norms are known."""
+        super().begin_with(rows)
+        self._n_measured = len(rows)
+
+    def measure(self, norm: NDArray[np.float64]) -> None:
+        """Write the norms of the gradients that came since the last time into their rows."""
+        new = slice(self._n_measured, self._n_stored)
+        norm[new] = norms(self._rows[new])
+        self._n_measured = self._n_stored

@@ -1,4 +1,4 @@
-"""What a run was made with, and whether another run can continue it."""
+"""What a run was made with, in terms that a file can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from sgd_analysis._version import __version__
-from sgd_analysis.history.history import History
 
 
 def metadata_of(optimizer: torch.optim.Optimizer, criteria: tuple[object, ...]) -> dict[str, Any]:
@@ -47,48 +46,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value)
-
-
-def check_continues(
-    history: History | None,
-    metadata: dict[str, Any],
-    groups: list[dict[str, Any]],
-    *,
-    gradients: str,
-    weights: bool,
-) -> None:
-    """Raise unless a run with these settings can continue a history.
-
-    Raises:
-        ValueError: if the reduction is another, the history has more parameters, or something
-            that was recorded would not be, or the other way round.
-    """
-    if history is None or not history.n_steps:
-        return
-    before = history.metadata.get("reduction", "mean")
-    if (before == "sum") != (metadata["reduction"] == "sum"):
-        raise ValueError(
-            f"history must continue with the reduction it began with, {before!r}, got criteria "
-            f"with {metadata['reduction']!r}"
-        )
-    if (history.gradients is None) != (gradients == "none"):
-        began = "without" if history.gradients is None else "with"
-        raise ValueError(
-            f"history must continue {began} gradients, as it began, got gradients={gradients!r}"
-        )
-    if (history.kept_weights is None) == weights:
-        began = "without" if history.kept_weights is None else "with"
-        raise ValueError(
-            f"history must continue {began} weights, as it began, got weights={weights}"
-        )
-    found = dict.fromkeys(parameter for group in groups for parameter in group["params"])
-    n_parameters = sum(parameter.numel() for parameter in found)
-    vectors = [history.kept_weights]
-    for kind in (history.gradients, history.local_gradients):
-        vectors += [] if kind is None else [kind.kept, kind.last_path]
-    for vector in vectors:
-        if vector is not None and vector.shape[-1] > n_parameters:
-            raise ValueError(
-                f"history must have at most the optimizer's {n_parameters} parameters, got "
-                f"{vector.shape[-1]}: is it another model's?"
-            )

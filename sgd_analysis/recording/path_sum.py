@@ -35,13 +35,8 @@ class PathSum:
         self, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: Value
     ) -> None:
         """Add one step's gradient times its weight."""
-        known = len(self._sums)
-        self._sums += [_zeros(parameter) for parameter in parameters[known:]]
-        pairs = [
-            (total, part.detach())
-            for total, part in zip(self._sums, gradients, strict=True)
-            if part is not None
-        ]
+        self._sums += [_zeros(parameter) for parameter in parameters[len(self._sums) :]]
+        pairs = self._with_sums(gradients)
         if isinstance(weight, Tensor):
             for total, part in pairs:
                 total.add_(part * weight.to(part.device))
@@ -63,6 +58,13 @@ class PathSum:
     def norm(self) -> float:
         """Return the norm of the sum, waiting for the device."""
         return float(norm(self._sums))
+
+    def _with_sums(self, gradients: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
+        return [
+            (total, part.detach() if part.requires_grad else part)
+            for total, part in zip(self._sums, gradients, strict=True)
+            if part is not None
+        ]
 
 
 def _zeros(like: Tensor) -> Tensor:

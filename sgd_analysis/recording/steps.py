@@ -9,10 +9,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-from sgd_analysis.recording.hooks import InertInCopies, is_running
+from sgd_analysis.recording.hooks import Guard, InertInCopies, is_running
 
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-Guard: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Steps:

@@ -37,6 +37,12 @@ def network():
     return Loop(model, nn.CrossEntropyLoss(), torch.randn(128, 784), targets)
 
 
+def deep_network():
+    """A network of 202 tensors, none of which costs much by itself."""
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(101)])
+    return Loop(model, nn.MSELoss(), torch.randn(4, 4), torch.randn(4, 4))
+
+
 def with_empty_hooks(loop):
     loop.criterion.register_forward_hook(lambda *_: None, with_kwargs=True)
     loop.optimizer.register_step_pre_hook(lambda *_: None)
@@ -51,6 +57,8 @@ def with_empty_hooks(loop):
         pytest.param(line, {"gradients": "norms"}, 300, 50, id="two tensors, norms"),
         pytest.param(line, {"gradients": "none"}, 300, 50, id="two tensors, losses only"),
         pytest.param(network, {"gradients": "norms"}, 150, 10, id="269k parameters, norms"),
+        pytest.param(deep_network, {}, 100, 5, id="202 tensors, full gradients"),
+        pytest.param(deep_network, {"gradients": "norms"}, 100, 5, id="202 tensors, norms"),
     ],
 )
 def test_what_recording_costs_a_step(in_turns, make, settings, rounds, n_steps):

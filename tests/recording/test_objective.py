@@ -3,9 +3,7 @@
 Each loop prints the function whose gradient it takes; the recorder must have the same number.
 """
 
-import gc
 import warnings
-import weakref
 
 import numpy as np
 import pytest
@@ -14,51 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sgd_analysis import record
+from tests.recording.loops import Loop, network, plain
 
 pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
-
-
-def network(n_outputs=1, seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, n_outputs))
-
-
-class Loop:
-    """A model, its optimizer, and batches; `printed` is what each step's gradient belongs to."""
-
-    def __init__(self, criterion=None, lr=0.1, optimizer=torch.optim.SGD):
-        self.model = network()
-        self.criterion = criterion or nn.MSELoss()
-        self.optimizer = optimizer(self.model.parameters(), lr=lr)
-        self.generator = torch.Generator().manual_seed(1)
-        self.printed = []
-
-    def batch(self, size=10):
-        shape = torch.randn(size, 3, generator=self.generator)
-        return shape, torch.randn(size, 1, generator=self.generator)
-
-    def loss(self, inputs, targets):
-        return self.criterion(self.model(inputs), targets)
-
-    def step(self, *losses):
-        """Make a step of which these are the objective, together."""
-        self.optimizer.step()
-        self.printed.append(sum(loss.item() for loss in losses))
-
-    def record(self, *criteria, **settings):
-        return record(self.optimizer, *(criteria or (self.criterion,)), **settings)
-
-    def gradient(self):
-        return torch.cat([p.grad.flatten() for p in self.model.parameters()]).numpy()
-
-
-def plain(loop, **given):
-    inputs, targets = loop.batch()
-    loop.optimizer.zero_grad()
-    loss = loop.loss(inputs, targets)
-    loss.backward(**given)
-    loop.step(loss)
 
 
 def with_unequal_micro_batches(loop):
@@ -376,51 +332,6 @@ def test_an_epoch_with_a_step_of_no_samples_has_a_running_loss():
     assert_array_equal(history.running_loss, history.loss[:1])
 
 
-class TestSums:
-    """A criterion that sums, and a loop that divides, or does not."""
-
-    @pytest.mark.parametrize("gradients", ["auto", "norms"])
-    @pytest.mark.parametrize("divided", [True, False])
-    @pytest.mark.parametrize("penalty", [0.0, 0.1])
-    def test_a_division_in_the_loop_is_not_made_twice(self, gradients, divided, penalty):
-        loop, mean = Loop(nn.MSELoss(reduction="sum")), nn.MSELoss()
-        seen, means = [], []
-        with loop.record(steps_per_epoch=3, gradients=gradients) as recorder:
-            for size in (5, 5, 2):
-                inputs, targets = loop.batch(size)
-                loop.optimizer.zero_grad()
-                means.append(mean(loop.model(inputs), targets).item())
-                loss = loop.loss(inputs, targets) / (size if divided else 1)
-                loss = loss + penalty * loop.model[0].weight.square().sum()
-                loss.backward()
-                seen.append(loop.gradient().astype(float) * (size if divided else 1))
-                loop.step(loss)
-        history = recorder.history
-        assert_array_equal(history.loss, loop.printed)
-        assert_array_equal(history.denominator, [5, 5, 2])
-        path = np.sum(seen, axis=0) / 12
-        assert_allclose(history.path_gradient_norm, [np.linalg.norm(path)], rtol=1e-5)
-        assert_allclose(history[-1].path_gradient, [path], rtol=1e-4, atol=1e-7)
-        if not penalty:
-            assert_allclose(history.batch_loss, means, rtol=1e-5)
-            expected = np.average(means, weights=[5, 5, 2])
-            assert_allclose(history.running_loss, [expected], rtol=1e-5)
-
-    def test_a_scaler_does_not_change_that(self):
-        loop = Loop(nn.MSELoss(reduction="sum"))
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        with loop.record(steps_per_epoch=2) as recorder:
-            for _ in range(2):
-                loop.optimizer.zero_grad()
-                loss = loop.loss(*loop.batch()) / 10
-                scaler.scale(loss).backward()
-                scaler.step(loop.optimizer)
-                scaler.update()
-                loop.printed.append(loss.item())
-        assert_array_equal(recorder.history.loss, loop.printed)
-        assert_allclose(recorder.history.divisor, [1, 1])
-
-
 @pytest.mark.parametrize("then", ["alone", "divided", "added up", "in a list"])
 def test_the_factor_of_a_scaler_is_removed(then):
     loop = Loop()
@@ -477,38 +388,6 @@ class TestAdversaries:
         assert_array_equal(g.n_samples, [5] * 4)
 
 
-class TestWhatTheCriteriaSay:
-    def test_is_recorded_where_it_is_asked_for(self):
-        loop = Loop()
-        with loop.record(loss="criteria", steps_per_epoch=2) as recorder:
-            said = []
-            for _ in range(2):
-                loop.optimizer.zero_grad()
-                losses = [loop.loss(*loop.batch(size)) for size in (9, 1)]
-                whole = [loss / 2 + 0.1 * loop.model[0].weight.abs().sum() for loss in losses]
-                for loss in whole:
-                    loss.backward()
-                said.append(np.average([loss.item() for loss in losses], weights=[9, 1]))
-                loop.step(*whole)
-        assert_allclose(recorder.history.loss, said, rtol=1e-12)
-        assert_allclose(recorder.history.objective, loop.printed, rtol=1e-12)
-
-    def test_of_sums_it_is_the_mean(self):
-        loop = Loop(nn.MSELoss(reduction="sum"))
-        with loop.record(loss="criteria", steps_per_epoch=1) as recorder:
-            loss = loop.loss(*loop.batch())
-            (loss / 7).backward()
-            loop.step(loss / 7)
-        assert_allclose(recorder.history.loss, [loss.item() / 10], rtol=1e-12)
-        assert_allclose(recorder.history.running_loss, [loss.item() / 10], rtol=1e-12)
-
-    def test_needs_a_criterion(self):
-        with pytest.raises(ValueError, match=r'"criteria" together with at least one.*0 criteria'):
-            record(Loop().optimizer, loss="criteria")
-        with pytest.raises(ValueError, match=r"loss must be .*got 'criterion'"):
-            Loop().record(loss="criterion")
-
-
 class TestTheModelAsACriterion:
     """Given by mistake: the loss is right, and the criterion beside it tells the size."""
 
@@ -521,85 +400,3 @@ class TestTheModelAsACriterion:
                 plain(loop)
         assert_array_equal(recorder.history.loss, loop.printed)
         assert_array_equal(recorder.history.n_samples, [10] * 3)
-
-
-@pytest.mark.parametrize("wrong", [None, "ten", float("nan"), -1, 0, True, float("inf")])
-def test_what_a_function_returns_that_is_no_number_of_samples_is_told(wrong):
-    loop = Loop()
-    recorder = loop.record(n_samples=lambda predictions, targets: wrong)
-    plain(loop)
-    with pytest.warns(UserWarning, match=rf"samples of a batch is not known.*{wrong!r}"):
-        recorder.close()
-    assert_array_equal(recorder.history.loss, loop.printed)
-    assert np.isnan(recorder.history.n_samples).all()
-
-
-class TestStandingInForTorch:
-    @pytest.fixture(autouse=True)
-    def alone(self):
-        gc.collect()  # the recorders that other tests have left open
-
-    def test_the_last_recorder_that_leaves_puts_torchs_own_functions_back(self):
-        before = torch.autograd._engine_run_backward, torch.amp.GradScaler.scale
-        loop = Loop()
-        with loop.record(), loop.record():
-            assert torch.autograd._engine_run_backward is not before[0]
-        assert (torch.autograd._engine_run_backward, torch.amp.GradScaler.scale) == before
-
-    def test_a_recorder_that_is_not_closed_keeps_nothing_alive(self):
-        before = torch.autograd._engine_run_backward
-        loop = Loop()
-        model = weakref.ref(loop.model)
-        loop.record()
-        plain(loop)
-        del loop
-        gc.collect()
-        assert model() is None
-        assert torch.autograd._engine_run_backward is before
-
-    def test_who_stands_in_meanwhile_stays(self, monkeypatch):
-        loop, calls = Loop(), []
-        recorder = loop.record()
-        ours = torch.autograd._engine_run_backward
-        monkeypatch.setattr(
-            torch.autograd,
-            "_engine_run_backward",
-            lambda *args, **kwargs: calls.append(None) or ours(*args, **kwargs),
-        )
-        plain(loop)
-        recorder.close()
-        plain(loop)
-        assert len(calls) == 2
-        assert_array_equal(recorder.history.loss, loop.printed[:1])
-
-    def test_a_pass_that_raises_leaves_no_trace(self):
-        loop = Loop()
-        with loop.record() as recorder:
-            inputs, targets = loop.batch(3)
-            loss = loop.loss(inputs, targets)
-            loss.register_hook(lambda _: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                loss.backward()
-            plain(loop)
-        assert_array_equal(recorder.history.loss, loop.printed)
-        assert_array_equal(recorder.history.n_samples, [10])
-
-    def test_evaluations_that_are_never_differentiated_keep_no_graph_alive(self):
-        class Seen(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, x):
-                ctx.kept = kept = nn.Module()
-                alive.append(weakref.ref(kept))
-                return x.clone()
-
-            @staticmethod
-            def backward(ctx, gradient):
-                return gradient
-
-        alive, loop = [], Loop()
-        with loop.record():
-            for _ in range(5):
-                loop.criterion(Seen.apply(loop.model(torch.ones(2, 3))), torch.ones(2, 1))
-            gc.collect()
-            assert not any(one() for one in alive)
-            plain(loop)

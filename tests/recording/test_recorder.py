@@ -1,4 +1,4 @@
-"""Attaching, and the edge cases: each test is named after the case and has an oracle of its own."""
+"""Attaching to a loop, and observing its losses: each test has an oracle of its own."""
 
 import contextlib
 import warnings
@@ -10,31 +10,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sgd_analysis import History, record
+from tests.recording.loops import batches, flat, gradient_of, network
 
 # Most of these loops look at steps only.
 pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
-
-
-def network(seed=0, n_inputs=3, n_outputs=1):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(n_inputs, 4), nn.Tanh(), nn.Linear(4, n_outputs))
-
-
-def batches(n, size=5, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        (torch.randn(size, 3, generator=generator), torch.randn(size, 1, generator=generator))
-        for _ in range(n)
-    ]
-
-
-def flat(tensors):
-    return torch.cat([t.detach().ravel() for t in tensors]).numpy()
-
-
-def gradient_of(model):
-    return flat([p.grad for p in model.parameters()])
 
 
 class Loop:

@@ -1,0 +1,127 @@
+"""What `record` is given is refused unless it can be recorded, each time with a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sgd_analysis._validation import kind_of
+from sgd_analysis.history.history import History
+
+
+def check_kinds(
+    optimizer: object,
+    criteria: Iterable[object],
+    *,
+    n_samples: object,
+    gradients: object,
+    weights: object,
+    history: object,
+) -> None:
+    """Raise unless the arguments are of their kinds.
+
+    Raises:
+        TypeError: if one is of another.
+        ValueError: if `gradients` names no way to record them.
+    """
+    _check_optimizer(optimizer)
+    for criterion in criteria:
+        if not isinstance(criterion, nn.Module):
+            raise TypeError(
+                "each criterion must be a module such as torch.nn.MSELoss(), got "
+                f"{kind_of(criterion)}: give none for a loss that is a function; it is "
+                "recorded all the same, and recorder.observe(loss, n_samples) in the loop tells "
+                "the number of samples"
+            )
+    if n_samples is not None and not callable(n_samples):
+        raise TypeError(
+            "n_samples must be a function of what the criterion is called with, such as "
+            f"lambda predictions, targets: len(targets), got {n_samples!r}"
+        )
+    if gradients not in ("auto", "norms", "none"):
+        raise ValueError(f'gradients must be "auto", "norms" or "none", got {gradients!r}')
+    if not isinstance(weights, bool):
+        raise TypeError(f"weights must be True or False, got {weights!r}")
+    if history is not None and not isinstance(history, History):
+        raise TypeError(f"history must be a History, got {kind_of(history)}")
+
+
+def _check_optimizer(optimizer: object) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind_of(optimizer)}")
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise TypeError(
+            f"optimizer must take hooks, and {kind_of(optimizer)} does not, having left out "
+            "super().__init__(): give the optimizer it wraps"
+        )
+
+
+def check_source_of_loss(loss: object, n_criteria: int) -> None:
+    """Raise unless there is something to take a step's loss from.
+
+    Raises:
+        ValueError: if there is not.
+    """
+    if loss not in ("objective", "criteria") or (loss == "criteria" and not n_criteria):
+        raise ValueError(
+            'loss must be "objective", or "criteria" together with at least one of them, got '
+            f"{loss!r} and {n_criteria} criteria"
+        )
+
+
+def check_continues(
+    history: History | None,
+    *,
+    reduction: str,
+    n_parameters: int,
+    gradients: str,
+    weights: bool,
+) -> None:
+    """Raise unless a run with these settings can continue a history.
+
+    Raises:
+        ValueError: if the reduction is another, the history has more parameters, or something
+            that was recorded would not be, or the other way round.
+    """
+    if history is None or not history.n_steps:
+        return
+    before = history.metadata.get("reduction", "mean")
+    if (before == "sum") != (reduction == "sum"):
+        raise ValueError(
+            f"history must continue with the reduction it began with, {before!r}, got criteria "
+            f"with {reduction!r}"
+        )
+    had_gradients = history.gradients is not None
+    _check_goes_on("gradients", had_gradients, gradients != "none", repr(gradients))
+    _check_goes_on("weights", history.kept_weights is not None, weights, repr(weights))
+    for vectors in _vectors(history):
+        if vectors.shape[-1] > n_parameters:
+            raise ValueError(
+                f"history must have at most the optimizer's {n_parameters} parameters, got "
+                f"{vectors.shape[-1]}: is it another model's?"
+            )
+
+
+def _check_goes_on(what: str, before: bool, now: bool, given: str) -> None:
+    """Raise unless what was recorded is recorded now, and what was not is not.
+
+    Raises:
+        ValueError: if it is otherwise.
+    """
+    if before != now:
+        began = "with" if before else "without"
+        raise ValueError(f"history must continue {began} {what}, as it began, got {what}={given}")
+
+
+def _vectors(history: History) -> Iterator[NDArray[Any]]:
+    if history.kept_weights is not None:
+        yield history.kept_weights
+    for kind in (history.gradients, history.local_gradients):
+        if kind is not None:
+            yield kind.kept
+            if kind.last_path is not None:
+                yield kind.last_path

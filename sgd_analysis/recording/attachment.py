@@ -1,0 +1,126 @@
+"""The hooks of a recorder on a loop, and what they do at each step: one row is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from sgd_analysis.recording.attribution import SeenLosses
+from sgd_analysis.recording.backward import Listener
+from sgd_analysis.recording.criteria import Criteria
+from sgd_analysis.recording.gradients import on_this_process
+from sgd_analysis.recording.hooks import Guard
+from sgd_analysis.recording.messages import Messages
+from sgd_analysis.recording.parameters import Parameters
+from sgd_analysis.recording.processes import LocalGradients
+from sgd_analysis.recording.rows import Rows
+from sgd_analysis.recording.steps import Steps
+
+
+class Attachment:
+    """Attached to a loop until `detach`.
+
+    A criterion's call tells the sizes of a batch, a backward pass its objective, and the step that
+    uses the pass's gradients makes a row of them.
+
+    Args:
+        optimizer: whose steps.
+        criteria: the modules that tell the sizes.
+        n_samples: the user's own function that tells them; None to know oneself.
+        parameters: those of the optimizer.
+        rows: where the steps are recorded.
+        messages: where it is noted what there is to say.
+        steps_per_epoch: the number of steps after which an epoch ends, maybe infinity.
+        from_criteria: whether a step's loss is what the criteria say instead of its objective.
+        watches_local: whether to record this process's own gradients, too.
+
+    Raises:
+        TypeError: if a criterion takes no hooks.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        criteria: Sequence[nn.Module],
+        n_samples: Callable[..., float] | None,
+        *,
+        parameters: Parameters,
+        rows: Rows,
+        messages: Messages,
+        steps_per_epoch: float,
+        from_criteria: bool,
+        watches_local: bool,
+    ) -> None:
+        self._parameters, self._rows, self._messages = parameters, rows, messages
+        self._steps_per_epoch = steps_per_epoch
+        self._has_ended = False  # whether the step whose row is the last one has
+        self._guard = guard = Guard(self._failed)
+        sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
+        self.losses = losses = SeenLosses(sums, guard, from_criteria=from_criteria)
+        self._local = LocalGradients(guard) if watches_local else None
+        self._listener = Listener(guard(losses.begins), guard(losses.ends))
+        self._criteria: Criteria | None = None
+        self._steps: Steps | None = None
+        try:
+            self._lay_out()
+            unknown = messages.unknown_size
+            self._criteria = Criteria(criteria, n_samples, losses.add, unknown, guard)
+            self._steps = Steps(optimizer, self._add_row, self._step_ends, guard)
+            self._listener.listen()
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Take every hook off."""
+        self._guard.stop()
+        self._listener.stop()
+        if self._criteria is not None:
+            self._criteria.remove()
+        if self._steps is not None and self._steps.remove():
+            self._steps = None  # otherwise its hooks do nothing until this is called again
+        if self._local is not None:
+            self._local.close()
+
+    def end_epoch(self) -> None:
+        """End the epoch after the steps made so far."""
+        self._rows.end_epoch()
+        self.losses.end_epoch()
+
+    def _add_row(self) -> None:
+        """Record the step that is about to be made."""
+        if not self._has_ended and self._is_epoch_full():  # the step before has raised
+            self.end_epoch()
+        self._has_ended = False
+        parameters = self._parameters
+        if parameters.have_changed():
+            parameters.follow()
+            self._lay_out()
+        gradients, skipped = parameters.gradients()
+        seen = self.losses.take(gradients)
+        self._messages.count(seen)
+        local = () if self._local is None else self._local.take(parameters.seen)
+        self._rows.append(seen, parameters.step_sizes(), gradients, local, skipped)
+
+    def _step_ends(self, had_closure: bool) -> None:
+        if had_closure:
+            self.losses.forget()  # what its later evaluations have left
+        if self._is_epoch_full():
+            self.end_epoch()
+        self._has_ended = True
+
+    def _is_epoch_full(self) -> bool:
+        return self._rows.steps_in_epoch >= self._steps_per_epoch
+
+    def _lay_out(self) -> None:
+        """Say over which parameters the steps that follow go."""
+        parameters = self._parameters.seen
+        self._rows.lay_out([on_this_process(parameter) for parameter in parameters])
+        self.losses.lay_out(parameters)
+        if self._local is not None:
+            self._local.watch(parameters)
+
+    def _failed(self, error: Exception) -> None:
+        self._messages.failure(self._rows.n_steps, error)

@@ -1,0 +1,117 @@
+"""What a recorder has to say, kept until it may: when an epoch ends, or the recording."""
+
+from __future__ import annotations
+
+import math
+
+from sgd_analysis._validation import kind_of
+from sgd_analysis.recording.step_loss import StepLoss
+
+
+class Messages:
+    """The messages that no warning has told of yet: each is said once, counts as they grow."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+        self._said: set[str] = set()
+        self._n_unseen = self._n_unsized = 0
+
+    def count(self, seen: StepLoss) -> None:
+        """Count a step whose loss, or whose number of samples, is not known."""
+        if seen.loss is math.nan:
+            self._n_unseen += 1
+        elif seen.denominator is math.nan:
+            self._n_unsized += 1
+
+    def take(self) -> list[str]:
+        """Return what is to be said now; it has been said then."""
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def failure(self, n_steps: int, error: Exception) -> None:
+        """Say that a hook has failed."""
+        self._once("failure", f"recording stopped after {n_steps} steps, which are kept: {error!r}")
+
+    def unknown_size(self, criterion: object, error: Exception) -> None:
+        """Say that the function failed which tells the number of samples."""
+        self._once(
+            "unknown size",
+            f"the number of samples of a batch is not known, and is nan ({error!r}): "
+            "give record(..., n_samples=...) a function of what "
+            f"{kind_of(criterion)} is called with that returns a positive number",
+        )
+
+    def no_step(self, n_passes: int) -> None:
+        """Say that backward passes led to no step."""
+        self._once(
+            "no step",
+            f"{n_passes} backward passes were seen, but no step of the "
+            "optimizer: give record() the optimizer that the loop steps with, inside any "
+            "wrapper, and do not compile its step()",
+        )
+
+    def no_step_of_what_has_moved(self) -> None:
+        """Say that parameters have changed without one."""
+        self._once(
+            "no step",
+            "the parameters have changed, but no step of the optimizer was seen: give record() "
+            "the optimizer that the loop steps with, inside any wrapper; of a training step "
+            "that is compiled as a whole nothing can be seen: compile the model, or what "
+            "computes the loss, and leave backward() and step() outside",
+        )
+
+    def no_epoch(self) -> None:
+        """Say that no epoch has ended."""
+        self._once(
+            "no epoch",
+            "no epoch has ended, and what history has by epoch, its running_loss for one, "
+            "is empty: give record() steps_per_epoch=, or call recorder.end_epoch()",
+        )
+
+    def late(self) -> None:
+        """Say that losses were observed after their steps."""
+        self._once(
+            "late",
+            "observe() was called after the step whose loss it gave: call it before "
+            "optimizer.step(). Rows in which that was seen hold what backward() was called "
+            "on; others may hold the loss of the step before",
+        )
+
+    def unsure(self) -> None:
+        """Say that it cannot be told whether gradients were cleared."""
+        self._once(
+            "unsure",
+            "between two backward passes all gradients were zero: whether the loop had cleared "
+            "them, by grad.data.zero_() for one, cannot be told, and the loss of that step is "
+            "nan: clear them by optimizer.zero_grad()",
+        )
+
+    def counts(self) -> None:
+        """Say how many steps have been counted since the last time."""
+        if self._n_unseen:
+            self._waiting.append(
+                f"{self._n_unseen} steps were made without a backward pass that the recorder has "
+                "seen, and their loss is nan: call recorder.observe(loss, n_samples) before each "
+                "step; gradients cleared between backward() and step() look the same"
+            )
+        if self._n_unsized:
+            self._waiting.append(
+                f"the number of samples of {self._n_unsized} steps is not known and nan, and so is "
+                "the running loss: give record() the criterion that the loop calls (not compiled, "
+                "or compiled after that), or call recorder.observe(loss, n_samples) in each step"
+            )
+        self._n_unseen = self._n_unsized = 0
+
+    def full(self, n_kept: int) -> None:
+        """Say that the memory is full."""
+        self._once(
+            "full",
+            f"whole vectors were kept for the first {n_kept} steps, more do not fit into "
+            "memory=; later steps keep norms and the sum of the present epoch: give record() "
+            'more, or gradients="norms" to have no more than that from the first step on',
+        )
+
+    def _once(self, about: str, message: str) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            self._waiting.append(message)

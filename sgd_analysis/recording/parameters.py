@@ -1,0 +1,85 @@
+"""What a step of an optimizer works on: its parameters, their gradients, its step sizes."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import torch
+from torch import Tensor
+
+from sgd_analysis._arrays import Value
+from sgd_analysis.recording import shards
+from sgd_analysis.recording.gradients import unscaled
+from sgd_analysis.recording.values import number
+
+
+class Parameters:
+    """The parameters of an optimizer, in the order in which they were seen first.
+
+    One that is taken out of it keeps its place, without a gradient from there on.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self.is_sharded = shards.is_sharded(optimizer.param_groups)
+        self.seen: list[Tensor] = []
+        self.shards: list[shards.Shard] = []  # of those seen, where they are sharded
+        self._present: list[Tensor] = []  # those it has, as they were found last
+        self._removed: set[Tensor] = set()
+        self._kind: tuple[torch.dtype, bool] | None = None
+        self.follow()
+        self._versions = self._present_versions()
+
+    def have_changed(self) -> bool:
+        """Return whether some were added, taken out or converted since they were followed last."""
+        groups = self._optimizer.param_groups
+        found, known = groups[0]["params"], self._present
+        if len(groups) > 1:
+            found = [parameter for group in groups for parameter in group["params"]]
+        if len(found) != len(known) or not all(map(operator.is_, found, known)):
+            return True
+        return bool(found) and _kind(found[0]) != self._kind  # model.double(), model.to(device)
+
+    def follow(self) -> None:
+        """Take the parameters as they are now."""
+        groups = self._optimizer.param_groups
+        self._present = [parameter for group in groups for parameter in group["params"]]
+        self._removed = set(self.seen) - set(self._present)
+        self.seen = list(dict.fromkeys([*self.seen, *self._present]))
+        self._kind = _kind(self._present[0]) if self._present else None
+        if self.is_sharded:
+            self.shards = shards.shards_of(self.seen)
+
+    def have_moved(self) -> bool:
+        """Return whether they were written to since the recording began."""
+        return self._present_versions() != self._versions
+
+    def gradients(self) -> tuple[list[Tensor | None], Value]:
+        """Return the gradients that a step uses now, and whether it is skipped: they overflow."""
+        gradients = [parameter.grad for parameter in self.seen]
+        if self._removed:
+            pairs = zip(gradients, self.seen, strict=True)
+            gradients = [None if p in self._removed else gradient for gradient, p in pairs]
+        if self.is_sharded:
+            gradients = shards.own_shards(gradients, self.shards)
+        overflow = getattr(self._optimizer, "found_inf", None)  # set by a GradScaler
+        if not isinstance(overflow, Tensor):
+            return gradients, False
+        scale = getattr(self._optimizer, "grad_scale", None)
+        gradients = unscaled(gradients, 1.0 if scale is None else scale, overflow)
+        return gradients, bool(overflow) if overflow.is_cpu else overflow > 0
+
+    def step_sizes(self) -> list[Value]:
+        """Return the step size of each group; nan where an optimizer has none."""
+        return [
+            lr if type(lr := group.get("lr", math.nan)) is float else number(lr)
+            for group in self._optimizer.param_groups
+        ]
+
+    def _present_versions(self) -> list[int]:
+        return [parameter._version for parameter in self._present]
+
+
+def _kind(parameter: Tensor) -> tuple[torch.dtype, bool]:
+    return parameter.dtype, parameter.is_cpu

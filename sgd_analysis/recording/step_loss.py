@@ -1,0 +1,172 @@
+"""The loss of a step and its sizes: of the passes it uses, of criteria, or as the loop tells it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sgd_analysis._arrays import Value, quotient
+from sgd_analysis.recording.passes import Call, Observed, Pass
+
+
+class StepLoss(NamedTuple):
+    """What is recorded of a step's loss; nan where it is not known."""
+
+    loss: Value = math.nan
+    n_samples: Value = math.nan
+    denominator: Value = math.nan
+    objective: Value | None = None  # where it is another than the loss
+    divisor: Value | None = None  # of sums: what makes means of them
+
+    @property
+    def weight(self) -> Value:
+        """The weight of the step's gradient in the sum of those of its batches' mean losses."""
+        n, divisor = self.denominator, self.divisor
+        if divisor is None or (isinstance(n, float) and n == 0):  # of no samples
+            return n
+        if isinstance(n, Tensor):
+            return torch.where(n == 0, 0.0, n / divisor)
+        return n / divisor if isinstance(divisor, Tensor) else quotient(n, divisor)
+
+
+class StepLosses:
+    """Makes the loss of a step, one step after the other.
+
+    Args:
+        from_criteria: whether it is what the criteria say instead of the objective.
+    """
+
+    def __init__(self, *, from_criteria: bool) -> None:
+        self.is_late = False  # whether a loss was observed after the step it belongs to
+        self._from_criteria = from_criteria
+        self._last_objective: Value = math.nan
+
+    def of(self, passes: Sequence[Pass], observed: Sequence[Observed]) -> StepLoss:
+        """Return the loss of the step that uses these passes, and of which this was observed."""
+        if not observed:
+            if not passes:
+                return StepLoss()
+            if len(passes) == 1 and not self._from_criteria and passes[0].is_plain():
+                value, (call,) = passes[0].value, passes[0].calls  # the loop of the tutorials
+                self._last_objective = value
+                return StepLoss(value, call.n_samples, call.denominator)
+        last, objective = self._last_objective, _objective(passes)
+        self._last_objective = math.nan if objective is None else objective
+        if observed and _is_of_the_step_before(observed, last, objective):
+            self.is_late, observed = True, []
+        return self._of_all(passes, observed, objective)
+
+    def _of_all(
+        self, passes: Sequence[Pass], observed: Sequence[Observed], objective: Value | None
+    ) -> StepLoss:
+        n_samples, denominator, divisor = _sizes(passes)
+        if observed:
+            loss, n_samples, denominator = _mean_of_observed(observed)
+        elif self._from_criteria and any(one.calls for one in passes):
+            loss = _mean_of_criteria(passes)
+        else:
+            return StepLoss(self._last_objective, n_samples, denominator, None, divisor)
+        if isinstance(loss, float) and isinstance(objective, float) and loss == objective:
+            objective = None
+        return StepLoss(loss, n_samples, denominator, objective, divisor)
+
+
+def _objective(passes: Sequence[Pass]) -> Value | None:
+    return _sum(map(_weighted_value, passes)) if passes else None
+
+
+def _weighted_value(one: Pass) -> Value:
+    """Return what a pass adds to the objective; that of no samples, which is nan, adds nothing."""
+    value = one.value
+    n = _sum(call.denominator for call in one.calls) if one.calls else math.nan
+    if isinstance(n, Tensor) and isinstance(value, Tensor):
+        return torch.where((n == 0) & value.isnan(), 0.0, value)
+    if isinstance(n, Tensor) or n != 0:
+        return value
+    if isinstance(value, Tensor):
+        return torch.where(value.isnan(), 0.0, value)
+    return 0.0 if math.isnan(value) else value
+
+
+def _is_of_the_step_before(
+    observed: Sequence[Observed], last: Value, objective: Value | None
+) -> bool:
+    """Return whether the loss observed is that of the step before, and not of this one."""
+    seen = observed[0]
+    known = seen.value, last, objective
+    if len(observed) > 1 or not seen.comes_first or any(isinstance(v, Tensor) for v in known):
+        return False
+    return bool(last == seen.value != objective)
+
+
+def _sizes(passes: Sequence[Pass]) -> tuple[Value, Value, Value | None]:
+    """Return n_samples and denominator of a step, and if its criterion sums, the divisor.
+
+    Several calls in one pass are most often about the same samples, seen through several
+    heads, targets or views: the largest counts. Those of several passes are added up.
+    """
+    pairs = _calls_of_first(passes)
+    if not pairs:
+        return math.nan, math.nan, None
+    n_samples = _sum(one.weight * _largest(c.n_samples for c in calls) for one, calls in pairs)
+    denominator = _sum(one.weight * _largest(c.denominator for c in calls) for one, calls in pairs)
+    if not pairs[0][1][0].is_sum:
+        return n_samples, denominator, None
+    return n_samples, denominator, _sum(one.weight * _divisor(one, calls) for one, calls in pairs)
+
+
+def _calls_of_first(passes: Sequence[Pass]) -> list[tuple[Pass, list[Call]]]:
+    """Return the passes through the first criterion that was called, each with those calls."""
+    first = min((call.criterion for one in passes for call in one.calls), default=0)
+    found = [(one, [call for call in one.calls if call.criterion == first]) for one in passes]
+    return [(one, calls) for one, calls in found if calls]
+
+
+def _divisor(one: Pass, calls: Sequence[Call]) -> Value:
+    """Return what makes a mean of the sums that these calls are in the objective of a pass."""
+    return _sum(call.factor / one.scale * call.denominator for call in calls)
+
+
+def _largest(values: Iterable[Value]) -> Value:
+    def larger(a: Value, b: Value) -> Value:
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            return torch.where(torch.as_tensor(a > b), a, b)
+        return max(a, b)
+
+    return functools.reduce(larger, values)
+
+
+def _mean_of_observed(observed: Sequence[Observed]) -> tuple[Value, Value, Value]:
+    if len(observed) == 1:
+        return observed[0][:3]
+    n_samples = _sum(seen.n_samples for seen in observed)
+    denominator = _sum(seen.denominator for seen in observed)
+    return _sum(s.denominator * s.value for s in observed) / denominator, n_samples, denominator
+
+
+def _mean_of_criteria(passes: Sequence[Pass]) -> Value:
+    """Return the means of the criteria over all of their calls, added up."""
+    calls = [(one.weight, call) for one in passes for call in one.calls]
+    criteria = sorted({call.criterion for _, call in calls})
+    return _sum(_mean_of_calls([c for c in calls if c[1].criterion == one]) for one in criteria)
+
+
+def _mean_of_calls(calls: Sequence[tuple[Value, Call]]) -> Value:
+    """Return the mean of what calls of one criterion say, each times its weight."""
+    weights = [weight * call.denominator for weight, call in calls]
+    if calls[0][1].is_sum:
+        return _sum(weight * call.value for weight, call in calls) / _sum(weights)
+    pairs = zip(weights, calls, strict=True)
+    return _sum(weight * call.value for weight, (_, call) in pairs) / _sum(weights)
+
+
+def _sum(values: Iterable[Value]) -> Value:
+    total: Value = 0.0
+    for value in values:
+        total = total + value
+    return total

@@ -1,0 +1,187 @@
+"""The number of samples of a batch, and what the mean of its loss divides by."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
+
+from sgd_analysis import record
+from tests.recording.loops import Loop, backward, batches, network, plain, train
+
+# Most of these loops look at steps only.
+pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
+
+
+class TestReductions:
+    def running_loss(self, criterion, gradients="auto"):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+        data = batches(3) + batches(1, size=2)
+        with record(optimizer, criterion, steps_per_epoch=4, gradients=gradients) as recorder:
+            for inputs, targets in data:
+                optimizer.zero_grad()
+                criterion(model(inputs), targets).mean().backward()
+                optimizer.step()
+        return recorder.history
+
+    @pytest.mark.parametrize("reduction", ["sum", "none"])
+    def test_the_running_loss_is_that_of_the_mean(self, reduction):
+        mean = self.running_loss(nn.MSELoss())
+        other = self.running_loss(nn.MSELoss(reduction=reduction))
+        assert other.metadata["reduction"] == reduction
+        assert_allclose(other.running_loss, mean.running_loss, rtol=1e-6)
+        assert_allclose(other.mean_batch_loss, mean.mean_batch_loss, rtol=1e-6)
+        assert_array_equal(other.n_samples, mean.n_samples)
+        assert_allclose(other.path_gradient, mean.path_gradient, rtol=1e-4, atol=1e-8)
+
+    def test_a_loss_that_is_a_sum_is_recorded_as_the_loop_prints_it(self):
+        mean = self.running_loss(nn.MSELoss())
+        total = self.running_loss(nn.MSELoss(reduction="sum"))
+        assert_allclose(total.loss, mean.loss * [5, 5, 5, 2], rtol=1e-6)
+        streamed = self.running_loss(nn.MSELoss(reduction="sum"), gradients="norms")
+        assert_allclose(streamed.path_gradient, total.path_gradient, rtol=1e-5, atol=1e-8)
+
+    def test_sums_of_several_passes_are_added_up(self, model, sgd):
+        criterion = nn.MSELoss(reduction="sum")
+        with record(sgd, criterion) as recorder:
+            losses = [backward(model, criterion, batch) for batch in batches(3)]
+            sgd.step()
+        assert_allclose(recorder.history.loss, [sum(losses)], rtol=1e-12)
+        assert_allclose(recorder.history.batch_loss, [sum(losses) / 15], rtol=1e-12)
+
+
+class TestDenominators:
+    """The denominator is what makes the size-weighted mean of batch losses that of all samples."""
+
+    def check(self, criterion, predictions, targets, expected, **settings):
+        """Record parts of unequal sizes, and compare with the loss of all of them together."""
+        shift = nn.Parameter(torch.zeros(()))
+        optimizer = torch.optim.SGD([shift], lr=0.0)
+        samples = settings.pop("samples", [5, 2])
+        with record(optimizer, criterion, steps_per_epoch=2, **settings) as recorder:
+            for part in (slice(0, 5), slice(5, None)):
+                criterion(predictions[part] + shift, targets[part]).backward()
+                optimizer.step()
+        assert_allclose(recorder.history.denominator, expected, rtol=1e-6)
+        assert_array_equal(recorder.history.n_samples, samples)
+        whole = criterion(predictions, targets).item()
+        assert_allclose(recorder.history.running_loss, [whole], rtol=1e-5)
+
+    @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+    def test_of_class_weights_it_is_their_sum(self, smoothing):
+        weight = torch.tensor([1.0, 2.0, 0.5])
+        targets = torch.tensor([0, 1, 2, 1, 0, 2, 2])
+        criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+        expected = [weight[targets[:5]].sum(), weight[targets[5:]].sum()]
+        self.check(criterion, torch.randn(7, 3), targets, expected)
+
+    def test_of_ignored_targets_it_leaves_them_out(self):
+        targets = torch.tensor([0, -100, 2, 1, -100, 2, -100])
+        self.check(nn.CrossEntropyLoss(), torch.randn(7, 3), targets, [3, 1])
+        targets = torch.tensor([0, 1, 2, 1, 1, 2, 1])
+        self.check(nn.CrossEntropyLoss(ignore_index=1), torch.randn(7, 3), targets, [2, 1])
+
+    def test_of_class_weights_and_ignored_targets_it_does_both(self):
+        weight = torch.tensor([1.0, 2.0, 0.5])
+        targets = torch.tensor([0, -100, 2, 1, -100, 2, -100])
+        predictions = torch.randn(7, 3).log_softmax(dim=1)
+        self.check(nn.NLLLoss(weight=weight), predictions, targets, [3.5, 0.5])
+
+    def test_of_pixels_it_counts_each(self):
+        targets = torch.randint(3, (7, 2, 2))
+        self.check(nn.CrossEntropyLoss(), torch.randn(7, 3, 2, 2), targets, [20, 8])
+
+    def test_of_probabilities_it_is_the_number_of_samples(self):
+        targets = torch.rand(7, 3).softmax(dim=1)
+        self.check(nn.CrossEntropyLoss(), torch.randn(7, 3), targets, [5, 2])
+
+    @pytest.mark.parametrize(
+        "criterion",
+        [nn.MSELoss(), nn.L1Loss(), nn.HuberLoss(), nn.SmoothL1Loss(), nn.BCEWithLogitsLoss()],
+        ids=lambda criterion: type(criterion).__name__,
+    )
+    def test_of_losses_over_elements_it_is_their_number(self, criterion):
+        self.check(criterion, torch.randn(7, 3), torch.rand(7, 3), [15, 6])
+
+    def test_of_kl_divergence_by_batch_it_is_the_number_of_samples(self):
+        log = torch.randn(7, 3).log_softmax(dim=1)
+        targets = torch.rand(7, 3).softmax(dim=1)
+        self.check(nn.KLDivLoss(reduction="batchmean"), log, targets, [5, 2])
+
+    def test_of_a_module_of_ones_own_it_is_the_length_of_the_first_argument(self):
+        class Own(nn.Module):
+            def forward(self, predictions, targets):
+                return (predictions - targets).abs().sum(dim=1).mean()
+
+        self.check(Own(), torch.randn(7, 3), torch.rand(7, 3), [5, 2])
+
+    def test_it_may_be_given_as_a_function_of_the_arguments(self):
+        def count(predictions, targets):
+            return 3 * len(targets)
+
+        self.check(
+            nn.L1Loss(),
+            torch.randn(7, 2),
+            torch.rand(7, 2),
+            [15, 6],
+            n_samples=count,
+            samples=[15, 6],
+        )
+
+    @pytest.mark.parametrize("shapes", [[(6, 4)] * 3, [(6, 4), (1, 4), (6, 1)]])
+    def test_of_margins_between_pairs_it_counts_each(self, shapes):
+        first, second = (nn.Parameter(torch.randn(shape)) for shape in shapes[:2])
+        criterion, optimizer = nn.MarginRankingLoss(), torch.optim.SGD([first, second], 0.1)
+        with record(optimizer, criterion) as recorder:
+            criterion(first, second, torch.ones(shapes[2])).backward()
+            optimizer.step()
+        assert_array_equal(recorder.history.denominator, [24])
+        assert_array_equal(recorder.history.n_samples, [6])
+
+    def test_of_targets_ignored_by_a_loss_with_a_layer_of_its_own_it_leaves_them_out(self):
+        if not hasattr(nn, "LinearCrossEntropyLoss"):
+            pytest.skip("this torch has no LinearCrossEntropyLoss")
+        criterion = nn.LinearCrossEntropyLoss(3, 4, ignore_index=-100)
+        optimizer = torch.optim.SGD(criterion.parameters(), 0.1)
+        with record(optimizer, criterion) as recorder:
+            criterion(torch.randn(6, 3), torch.tensor([0, -100, 1, -100, 2, -100])).backward()
+            optimizer.step()
+        assert_array_equal(recorder.history.denominator, [3])
+        assert_array_equal(recorder.history.n_samples, [6])
+
+    def test_a_function_that_fails_leaves_nan_and_is_reported(self, model, criterion, sgd):
+        recorder = record(sgd, criterion, n_samples=lambda predictions: 1)
+        losses, _ = train(model, criterion, sgd, batches(2))
+        with pytest.warns(UserWarning, match="number of samples of a batch is not known"):
+            recorder.close()
+        assert_array_equal(recorder.history.loss, losses)
+        assert np.isnan(recorder.history.n_samples).all()
+
+    def test_arguments_may_be_given_by_name(self, model, criterion, sgd):
+        inputs, targets = batches(1)[0]
+        with record(sgd, criterion) as recorder:
+            criterion(input=model(inputs), target=targets).backward()
+            sgd.step()
+        assert_array_equal(recorder.history.n_samples, [5])
+
+
+@pytest.mark.parametrize("wrong", [None, "ten", float("nan"), -1, 0, True, float("inf")])
+def test_what_a_function_returns_that_is_no_number_of_samples_is_told(wrong):
+    loop = Loop()
+    recorder = loop.record(n_samples=lambda predictions, targets: wrong)
+    plain(loop)
+    with pytest.warns(UserWarning, match=rf"samples of a batch is not known.*{wrong!r}"):
+        recorder.close()
+    assert_array_equal(recorder.history.loss, loop.printed)
+    assert np.isnan(recorder.history.n_samples).all()
+
+
+def test_several_numbers_of_samples_for_one_batch_are_no_number():
+    loop = Loop()
+    recorder = loop.record(n_samples=lambda predictions, targets: torch.ones(len(targets)))
+    plain(loop)
+    with pytest.warns(UserWarning, match="samples of a batch is not known.*one real number"):
+        recorder.close()
+    assert_array_equal(recorder.history.loss, loop.printed)
+    assert np.isnan(recorder.history.n_samples).all()
