@@ -67,7 +67,8 @@ def path_gradients(
     Yields:
         Which epochs, and (k, n_parameters) their path gradients.
     """
-    for epochs, total in _weighted_sums(as_means(denominator, divisor), vectors, edges):
+    weights = np.where(denominator == 0, 0.0, as_means(denominator, divisor))
+    for epochs, total in _weighted_sums(weights, vectors, edges):
         steps = slice(edges[epochs.start], edges[epochs.stop])
         weight = np.add.reduceat(denominator[steps], edges[epochs] - steps.start)
         yield epochs, total / weight[:, None]
