@@ -3,8 +3,9 @@
 A measure is one function of a `Survey`, or of more of them: it begins with `check_survey`, and its
 docstring ends with an example. `sgd_analysis/__init__.py` exports it and says which question it
 answers, `book/api.md` has a line for it, and `tests/surveying/test_measures.py` compares it with a
-slow, obvious computation. What needs no argument, and every survey has, is a property in
-`survey.py`.
+slow, obvious computation. It says what batches of other sizes count for, and one in which no
+sample counts (`denominator` 0). What the numbers of a survey are in any case, a norm or a mean of
+them, is a property in `survey.py`.
 """
 
 from __future__ import annotations

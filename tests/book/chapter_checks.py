@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tests.book.markup import Page
-from tests.book.page_checks import Check, Missing, n_bullets, required
+from tests.book.page_checks import EXAMPLE, Check, Missing, n_bullets, required
 
 OF_A_CHAPTER: list[Check] = []
 OF_THE_TEMPLATE: list[Check] = []  # and of each chapter that is made from it
@@ -61,7 +61,8 @@ def ends_with_three_to_five_take_aways_and_exercises(page: Page) -> Iterator[Mis
     if page.headings[-2:] != ["Take-away", "Exercises"]:
         found = " and ".join(f"“## {heading}”" for heading in page.headings[-2:]) or "none"
         what = "the last two sections should be “## Take-away” and “## Exercises”"
-        yield Missing(f"{what}, they are {found}")
+        last = page.headings[-1] if page.headings else ""
+        yield Missing(f"{what}, they are {found}", page.line_of(f"## {last}"))
         return
     bullets = n_bullets(page.section("Take-away") or "")
     if not 3 <= bullets <= 5:
@@ -95,6 +96,18 @@ def executes_a_solution(page: Page) -> Iterator[Missing]:
 
 
 # Every chapter that is made from the template
+
+
+@required(OF_THE_TEMPLATE, "# Does twice")
+def is_a_chapter_of_its_own(page: Page) -> Iterator[Missing]:
+    same = {
+        "title": re.search(r"^# .*$", EXAMPLE.text, re.M),
+        "description": re.search("A chapter to copy", EXAMPLE.text),
+    }
+    for what, found in same.items():
+        if found and found[0] in page.text and page.path != EXAMPLE.path:
+            line = page.line_of(found[0])
+            yield Missing(f"a chapter has its own question, and its {what} is the template's", line)
 
 
 @required(OF_THE_TEMPLATE, ":::{admonition} The short answer")
@@ -164,8 +177,9 @@ def asserts_what_it_says(page: Page) -> Iterator[Missing]:
 def executes_every_solution(page: Page) -> Iterator[Missing]:
     solutions = re.findall(r"\{solution-start\} (\S+)(.*?)\{solution-end\}", page.text, re.S)
     executed = {label for label, text in solutions if "{code-cell}" in text}
+    there = {label for label, _ in solutions}  # another check tells of those that are not
     for exercise in page.named("exercise"):
         label = exercise.options.get("label")
-        if label not in executed:
+        if label in there - executed:
             what = f"no cell between {{solution-start}} {label} and {{solution-end}}"
             yield Missing(what, exercise.line)

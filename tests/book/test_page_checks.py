@@ -8,7 +8,7 @@ import pytest
 from tests.book.chapter_checks import OF_A_CHAPTER, OF_THE_TEMPLATE
 from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check, labels_of_all_pages
-from tests.book.test_pages import not_documented, not_in_contents
+from tests.book.test_pages import not_documented, not_in_contents, wrongly_numbered
 
 CHECKS = {str(check): check for check in [*OF_A_PAGE, *OF_A_CHAPTER, *OF_THE_TEMPLATE]}
 
@@ -20,12 +20,12 @@ BROKEN = [
         "has_a_description_of_one_sentence_or_two",
         "When twice",
         "Whether, and if so up to where exactly, twice",
-        "the description has 181 characters, not 80 to 160",
+        "the description has 184 characters, not 80 to 160",
     ),
     (
         "has_a_description_of_one_sentence_or_two",
-        "A chapter to copy.",
-        "A chapter to copy",
+        "A chapter of its own.",
+        "A chapter of its own",
         "the description ends without a full stop",
     ),
     (
@@ -74,7 +74,7 @@ BROKEN = [
         "% Here",
         "lines that begin with % (1)",
     ),
-    ("asks_a_question_in_its_title", "half the steps\\?\n", "half.\n", "no question: “Does twice"),
+    ("asks_a_question_in_its_title", "half the steps\\?\n", "half.\n", "no question: “Does double"),
     ("asks_a_question_in_its_title", "^# Does", "Does", "no title"),
     (
         "says_what_one_will_learn_and_what_it_needs",
@@ -179,6 +179,13 @@ BROKEN = [
         "## Read: the loop",
         "in this order: Predict, One weight first, Measure, Read, Break it",
     ),
+    (
+        "is_a_chapter_of_its_own",
+        "A chapter of its own.",
+        "A chapter to copy.",
+        "and its description",
+    ),
+    ("is_a_chapter_of_its_own", "Does double", "Does twice", "and its title"),
     ("states_a_theorem_and_proves_it", r"^:::\{prf:theorem\}", ":::{note}", "no theorem, lemma"),
     ("states_a_theorem_and_proves_it", r"\{admonition\} Proof", "{note}", "no proof: "),
     ("states_a_theorem_and_proves_it", "Proof\n:class: dropdown", "Proof", "is folded: it lacks"),
@@ -193,8 +200,11 @@ BROKEN = [
 
 
 def copied(text: str) -> str:
-    """The template as a chapter of another name, with nothing left for its writer."""
-    return re.sub(r"^% .*\n", "", text, flags=re.M).replace("template", "copy")
+    """The template as a chapter of its own, with nothing left for its writer."""
+    text = re.sub(r"^% .*\n", "", text, flags=re.M).replace("template", "copy")
+    return text.replace("A chapter to copy", "A chapter of its own").replace(
+        "# Does twice", "# Does double"
+    )
 
 
 @pytest.fixture
@@ -269,6 +279,14 @@ def test_a_page_that_the_contents_lack_is_named() -> None:
         "_toc.yml has book/a, which is not there",
         "_toc.yml has book/b twice",
     ]
+
+
+def test_a_chapter_cited_by_a_number_that_is_not_its_own_is_named(copy: Page) -> None:
+    copy.path.write_text("# A page\n\nAs [chapter 2](mini.md) has it.\n", encoding="utf-8")
+    page = Page(copy.path)
+    assert wrongly_numbered(page, ["book/start", "book/mini"]) == []
+    (complaint,) = wrongly_numbered(page, ["book/mini", "book/start"])
+    assert complaint.startswith(f"{copy}:3: [chapter 2](mini.md) is chapter 1 in _toc.yml: ")
 
 
 def test_a_public_name_without_documentation_is_named() -> None:

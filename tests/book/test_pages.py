@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -54,11 +55,27 @@ not_documented = partial(
     differences,
     "book/api.md",
     to_add="`.. autofunction:: {0}` or `.. autoclass:: {0}`",
-    unknown="which sgd_analysis.__all__ lacks",
+    unknown="which `__all__` in sgd_analysis/__init__.py lacks",
 )
 not_in_bibliography = partial(
     differences, "book/references.bib", to_add="an entry {}", unknown="which no page cites"
 )
+
+
+def wrongly_numbered(page: Page, chapters: list[str]) -> list[str]:
+    """Say which chapters a page cites by a number that is not theirs."""
+    numbers = {Path(chapter).name: n for n, chapter in enumerate(chapters, 1)}
+    return [
+        f"{page}:{page.line_at(cited.start())}: {cited[0]} is chapter {n} in _toc.yml: change the "
+        "number here, or move the chapter there (a new one comes last)"
+        for cited in re.finditer(r"\[chapter (\d+)\]\(([\w-]+)\.md\b[^)]*\)", page.text)
+        if (n := numbers.get(cited[2])) not in (None, int(cited[1]))
+    ]
+
+
+@each("page", PAGES)
+def test_a_page_cites_chapters_by_their_numbers(page: Page) -> None:
+    fail_with(wrongly_numbered(page, contents.CHAPTERS))
 
 
 def test_every_page_is_in_the_table_of_contents_once() -> None:
