@@ -6,7 +6,7 @@ import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from sgd_analysis.history import archive, summary
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
+from sgd_analysis.history.tables import by_step, framed
 from sgd_analysis.history.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -287,33 +288,71 @@ class History:
             metadata=self.metadata,
         )
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the columns as a table with one row a step; vectors are left out.
+    @quiet
+    def epochs(self) -> dict[str, NDArray[Any]]:
+        """Return what is known of each finished epoch, as columns of a table: one row an epoch.
+
+        Returns:
+            `epoch`, its number in the run, from 1; `n_steps`; `n_samples`; `running_loss` and
+            `mean_batch_loss`; and if gradients were recorded, `path_gradient_norm` and
+            `mean_gradient_norm`, the mean of its steps' gradient norms. (n_epochs,) each; steps
+            that were skipped have no part in the norms. `to_pandas(by="epoch")` makes a
+            DataFrame of them.
+
+        Example:
+            >>> from sgd_analysis import quadratic_fit, train
+            >>> run = train(quadratic_fit(), step_size=1e-5, max_epochs=2, batch_size=500)
+            >>> table = run.history.epochs()
+            >>> table["epoch"].tolist(), table["n_steps"].tolist(), table["n_samples"].tolist()
+            ([1, 2], [4, 4], [2000.0, 2000.0])
+        """
+        n_before = int(self.epoch[0]) if self.n_steps else 0
+        table: dict[str, NDArray[Any]] = {
+            "epoch": n_before + np.arange(1, self.n_epochs + 1),
+            "n_steps": np.diff(self._epochs.edges),
+            "n_samples": self._epochs.sums(self.n_samples),
+            "running_loss": self.running_loss,
+            "mean_batch_loss": self.mean_batch_loss,
+        }
+        if self.gradients is not None:
+            used = np.where(self.skipped, 0.0, 1.0)
+            table["path_gradient_norm"] = self.path_gradient_norm
+            table["mean_gradient_norm"] = weighted_means(
+                self.gradient_norm, used, self._epochs.edges
+            )
+        return table
+
+    def to_pandas(self, by: Literal["step", "epoch"] = "step") -> pd.DataFrame:
+        """Return a table with one row a step, or one a finished epoch; vectors are left out.
 
         Steps and epochs are counted from 1 there, as a person counts: steps from the first of
         this history, epochs from the first of the run, also in the table of `history[e]`.
+        `history.to_pandas().to_csv("run.csv")` writes it to a file.
+
+        Args:
+            by: "step" for the columns, and the norms of gradients; "epoch" for `epochs()`.
 
         Returns:
-            A DataFrame with the index `step`; with several parameter groups it has the columns
-            `step_size_0`, `step_size_1`, … instead of `step_size`.
+            A DataFrame with the index `step`, or `epoch`; by step, with several parameter groups,
+            it has the columns `step_size_0`, `step_size_1`, … instead of `step_size`.
 
         Raises:
             ImportError: if pandas is not installed.
+            ValueError: if `by` is something else.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_pandas() needs pandas: pip install pandas") from error
-        columns: dict[str, Any] = {name: getattr(self, name) for name in ALWAYS}
-        columns["epoch"] = columns["epoch"] + 1
-        step_sizes = columns.pop("step_size")
-        n_groups = step_sizes.shape[1]
-        for group in range(n_groups):
-            columns["step_size" if n_groups == 1 else f"step_size_{group}"] = step_sizes[:, group]
-        for name in ("gradients", "local_gradients"):
-            if vectors := getattr(self, name):
-                columns[name.removesuffix("s") + "_norm"] = vectors.norm
-        return pd.DataFrame(columns, index=pd.RangeIndex(1, self.n_steps + 1, name="step"))
+        if by == "epoch":
+            table = self.epochs()
+            numbers = table.pop("epoch")
+            return framed(table, "epoch", int(numbers[0]) - 1 if len(numbers) else 0)
+        if by != "step":
+            raise ValueError(f'by must be "step" or "epoch", got {by!r}')
+        columns = {name: getattr(self, name) for name in ALWAYS}
+        norms = {
+            f"{name.removesuffix('s')}_norm": vectors.norm
+            for name in ("gradients", "local_gradients")
+            if (vectors := getattr(self, name)) is not None
+        }
+        return framed(by_step(columns, norms), "step")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything recorded to a file in numpy's .npz format, with JSON metadata.

@@ -301,6 +301,24 @@ class TestSummary:
         assert f"<td>{recorded.running_loss[1]:.4g}</td>" in table
 
 
+class TestEpochs:
+    def test_its_columns_are_those_of_a_slow_loop(self, recorded):
+        table = recorded.epochs()
+        for e, name in enumerate(table["epoch"]):
+            steps = recorded.epoch == e
+            assert name == e + 1
+            assert table["n_steps"][e] == steps.sum()
+            assert table["n_samples"][e] == recorded.n_samples[steps].sum()
+            norms = recorded.gradient_norm[steps & ~recorded.skipped]
+            assert_allclose(table["mean_gradient_norm"][e], norms.mean(dtype=float), rtol=1e-12)
+        assert len(table["epoch"]) == recorded.n_epochs == 2
+        assert_array_equal(table["mean_batch_loss"], recorded.mean_batch_loss)
+
+    def test_without_gradients_and_without_an_epoch_there_are_none(self, history):
+        assert "mean_gradient_norm" not in history.epochs()
+        assert all(len(column) == 0 for column in history[:0].epochs().values())
+
+
 class TestPandas:
     def test_it_has_a_row_a_step(self, recorded):
         frame = recorded.to_pandas()
@@ -325,6 +343,17 @@ class TestPandas:
 
     def test_one_group_has_one_step_size(self, history):
         assert "step_size" in history.to_pandas().columns
+
+    def test_by_epoch_it_has_a_row_a_finished_epoch(self, recorded):
+        frame = recorded.to_pandas(by="epoch")
+        assert frame.index.name == "epoch" and frame.index.tolist() == [1, 2]
+        assert_array_equal(frame["running_loss"], recorded.running_loss)
+        assert_array_equal(frame["path_gradient_norm"], recorded.path_gradient_norm)
+        assert recorded[1].to_pandas(by="epoch").index.tolist() == [2]
+
+    def test_another_kind_of_row_is_refused(self, recorded):
+        with pytest.raises(ValueError, match='by must be "step" or "epoch", got \'batch\''):
+            recorded.to_pandas(by="batch")
 
     def test_without_pandas_the_error_says_what_to_do(self, history, monkeypatch):
         monkeypatch.setitem(sys.modules, "pandas", None)

@@ -1,0 +1,39 @@
+"""A history as a table for people, who count from 1: one row a step, or one an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def by_step(
+    columns: Mapping[str, NDArray[Any]], norms: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of a history and the norms of its vectors, (n_steps,) each."""
+    table: dict[str, NDArray[Any]] = dict(columns)
+    step_sizes = table.pop("step_size")
+    n_groups = step_sizes.shape[1]
+    for group in range(n_groups):
+        table["step_size" if n_groups == 1 else f"step_size_{group}"] = step_sizes[:, group]
+    return table | {"epoch": columns["epoch"] + 1} | dict(norms)
+
+
+def framed(table: Mapping[str, NDArray[Any]], index: str, n_before: int = 0) -> pd.DataFrame:
+    """Return a table as a DataFrame whose rows are numbered from 1, or after those before.
+
+    Raises:
+        ImportError: if pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("to_pandas() needs pandas: pip install pandas") from error
+    n_rows = len(next(iter(table.values())))
+    numbers = pd.RangeIndex(n_before + 1, n_before + n_rows + 1, name=index)
+    return pd.DataFrame(dict(table), index=numbers)
