@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sgd_analysis._validation import kind_of
+from sgd_analysis._validation import kind_of, positive_number
 from sgd_analysis.history.history import History
 
 
@@ -26,7 +27,7 @@ def check_kinds(
 
     Raises:
         TypeError: if one is of another.
-        ValueError: if `gradients` names no way to record them.
+        ValueError: if `gradients` names no way to record them, or a number is out of range.
     """
     _check_optimizer(optimizer)
     for criterion in criteria:
@@ -34,14 +35,17 @@ def check_kinds(
             raise TypeError(
                 "each criterion must be a module such as torch.nn.MSELoss(), got "
                 f"{kind_of(criterion)}: give none for a loss that is a function; it is "
-                "recorded all the same, and recorder.observe(loss, n_samples) in the loop tells "
-                "the number of samples"
+                "recorded all the same, and n_samples=, or recorder.observe(loss, n_samples) in "
+                "the loop, tells the number of samples"
             )
     if n_samples is not None and not callable(n_samples):
-        raise TypeError(
-            "n_samples must be a function of what the criterion is called with, such as "
-            f"lambda predictions, targets: len(targets), got {n_samples!r}"
-        )
+        if isinstance(n_samples, bool) or not isinstance(n_samples, Real):
+            raise TypeError(
+                "n_samples must be the number of samples in each backward pass, or a function of "
+                "what the criterion is called with, such as lambda predictions, targets: "
+                f"len(targets), got {n_samples!r}"
+            )
+        positive_number("n_samples", float(n_samples))
     if gradients not in ("auto", "norms", "none"):
         raise ValueError(f'gradients must be "auto", "norms" or "none", got {gradients!r}')
     if not isinstance(weights, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,7 +29,8 @@ class Attachment:
     Args:
         optimizer: whose steps.
         criteria: the modules that tell the sizes.
-        n_samples: the user's own function that tells them; None to know oneself.
+        n_samples: their number in each backward pass, or the user's own function that tells it;
+            None to know oneself.
         parameters: those of the optimizer.
         rows: where the steps are recorded.
         messages: where it is noted what there is to say.
@@ -44,7 +46,7 @@ class Attachment:
         self,
         optimizer: torch.optim.Optimizer,
         criteria: Sequence[nn.Module],
-        n_samples: Callable[..., float] | None,
+        n_samples: float | Callable[..., float] | None,
         *,
         parameters: Parameters,
         rows: Rows,
@@ -58,7 +60,10 @@ class Attachment:
         self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
-        self.losses = losses = SeenLosses(sums, guard, from_criteria=from_criteria)
+        number = math.nan if n_samples is None or callable(n_samples) else float(n_samples)
+        self.losses = losses = SeenLosses(
+            sums, guard, from_criteria=from_criteria, n_samples=number
+        )
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None

@@ -32,6 +32,7 @@ class SeenLosses:
         sums: for each criterion, whether it takes the sum over the samples instead of the mean.
         guard: wraps a function so that no error of it reaches the loop.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
+        n_samples: of a pass through no criterion; nan if that is not known.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class SeenLosses:
         guard: Guard,
         *,
         from_criteria: bool = False,
+        n_samples: float = math.nan,
     ) -> None:
         self.n_waiting = 0  # the passes seen since the last step
         self.unsure: list[bool | Tensor] = []  # whether it could not be told what was cleared
         self._sums = sums
         self._guard = guard
         self._from_criteria = from_criteria
-        self._losses = StepLosses(from_criteria=from_criteria)
+        self._losses = StepLosses(from_criteria=from_criteria, n_samples=n_samples)
         self._parameters: Sequence[Tensor] = ()
         self._owner: int | None = None  # the thread that makes the steps
         self._threads: dict[int, Passes] = {}

@@ -20,7 +20,8 @@ class Criteria:
 
     Args:
         criteria: the modules to hang hooks on.
-        n_samples: the user's own function of what they are called with; None to know oneself.
+        n_samples: their number, or the user's own function of what they are called with; None to
+            know oneself.
         called: called with the number of the criterion, its loss, denominator and n_samples.
         size_failed: called with the criterion and the error if the last two cannot be told, and
             are nan.
@@ -33,7 +34,7 @@ class Criteria:
     def __init__(
         self,
         criteria: Iterable[nn.Module],
-        n_samples: Callable[..., float] | None,
+        n_samples: float | Callable[..., float] | None,
         called: Callable[[int, Tensor, Value, Value], None],
         size_failed: Callable[[nn.Module, Exception], None],
         guard: Guard,

@@ -98,7 +98,8 @@ class Messages:
             self._waiting.append(
                 f"the number of samples of {self._n_unsized} steps is not known and nan, and so is "
                 "the running loss: give record() the criterion that the loop calls (not compiled, "
-                "or compiled after that), or call recorder.observe(loss, n_samples) in each step"
+                "or compiled after that), give n_samples= their number in each backward pass, "
+                "or call recorder.observe(loss, n_samples) in each step"
             )
         self._n_unseen = self._n_unsized = 0
 

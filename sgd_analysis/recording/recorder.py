@@ -29,7 +29,7 @@ def record(
     optimizer: torch.optim.Optimizer,
     *criteria: nn.Module,
     steps_per_epoch: int | None = None,
-    n_samples: Callable[..., float] | None = None,
+    n_samples: float | Callable[..., float] | None = None,
     loss: Literal["objective", "criteria"] = "objective",
     gradients: Literal["auto", "norms", "none"] = "auto",
     memory: int = 64 << 20,
@@ -44,12 +44,13 @@ def record(
         optimizer: the loop's optimizer, of any class from `torch.optim` or derived from one.
         criteria: the loss modules that the loop calls: they tell how many samples a batch has.
             Without any, as for a loss that is a function, losses and gradients are recorded all
-            the same; sizes, running loss and path gradient are nan unless `observe` tells the
-            sizes.
+            the same; sizes, running loss and path gradient are nan unless `n_samples` is a
+            number, or `observe` tells the sizes.
         steps_per_epoch: the number of optimizer steps after which an epoch ends; with a loader
             that accumulates no gradients, `len(loader)`. None: the loop calls `end_epoch()`.
-        n_samples: how many samples a batch counts for, a function of what the criterion is
-            called with: its `n_samples` and its `denominator`. By default, the number of samples
+        n_samples: how many samples a batch counts for: its `n_samples` and its `denominator`. A
+            function of what the criterion is called with; or the number, where it is the same in
+            each backward pass, whatever computes the loss. By default, the number of samples
             is the length of the criterion's first argument, and the denominator what the mean of
             torch's own losses divides by: the number of targets not ignored, the sum of their
             class weights, or the number of elements.
@@ -119,8 +120,8 @@ class Recorder:
         optimizer: the loop's optimizer.
         criteria: the loss modules that the loop calls; they tell how many samples a batch has.
         steps_per_epoch: the number of steps after which an epoch ends; None: `end_epoch()` ends it.
-        n_samples: how many samples a batch counts for, a function of what a criterion is called
-            with; None: what torch's own losses are means of.
+        n_samples: how many samples a batch counts for: a number, or a function of what a criterion
+            is called with; None: what torch's own losses are means of.
         loss: what a step's loss is, its "objective" or what the "criteria" say, as means.
         gradients: "auto" keeps them while they fit into `memory`, "norms" their norms and the sum
             of the present epoch, "none" nothing.
@@ -159,7 +160,7 @@ class Recorder:
         optimizer: torch.optim.Optimizer,
         *criteria: nn.Module,
         steps_per_epoch: int | None,
-        n_samples: Callable[..., float] | None,
+        n_samples: float | Callable[..., float] | None,
         loss: str,
         gradients: str,
         memory: int,

@@ -24,11 +24,12 @@ def sizes_of(criterion: nn.Module) -> Sizes:
     return lambda *args, **kwargs: (denominator(*args, **kwargs), batch_size(*args, **kwargs))
 
 
-def given_sizes(n_samples: Callable[..., float]) -> Sizes:
-    """Return the same where the user's own function tells the number of samples, in both roles."""
+def given_sizes(n_samples: float | Callable[..., float]) -> Sizes:
+    """Return the same where the user tells the number of samples, or how to, in both roles."""
 
     def sizes(*args: Any, **kwargs: Any) -> tuple[Value, Value]:
-        size = told_size("n_samples", n_samples(*args, **kwargs))
+        given = n_samples(*args, **kwargs) if callable(n_samples) else n_samples
+        size = told_size("n_samples", given)
         return size, size
 
     return sizes

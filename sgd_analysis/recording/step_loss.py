@@ -39,11 +39,13 @@ class StepLosses:
 
     Args:
         from_criteria: whether it is what the criteria say instead of the objective.
+        n_samples: of a pass through no criterion; nan if that is not known.
     """
 
-    def __init__(self, *, from_criteria: bool) -> None:
+    def __init__(self, *, from_criteria: bool, n_samples: float = math.nan) -> None:
         self.is_late = False  # whether a loss was observed after the step it belongs to
         self._from_criteria = from_criteria
+        self._n_samples = n_samples
         self._last_objective: Value = math.nan
 
     def of(self, passes: Sequence[Pass], observed: Sequence[Observed]) -> StepLoss:
@@ -65,6 +67,8 @@ class StepLosses:
         self, passes: Sequence[Pass], observed: Sequence[Observed], objective: Value | None
     ) -> StepLoss:
         n_samples, denominator, divisor = _sizes(passes)
+        if self._n_samples is not math.nan and n_samples is math.nan and passes:
+            n_samples = denominator = self._n_samples * _sum(one.weight for one in passes)
         if observed:
             loss, n_samples, denominator = _mean_of_observed(observed)
         elif self._from_criteria and any(one.calls for one in passes):

@@ -159,7 +159,9 @@ class TestAttaching:
             ((loop.optimizer,), {"steps_per_epoch": 2.5}, TypeError, "must be an integer"),
             ((loop.optimizer,), {"memory": -1}, ValueError, "memory must be at least 0, got -1"),
             ((loop.optimizer,), {"gradients": "some"}, ValueError, '"auto", "norms" or "none"'),
-            ((loop.optimizer,), {"n_samples": 10}, TypeError, "n_samples must be a function"),
+            ((loop.optimizer,), {"n_samples": "10"}, TypeError, "n_samples must be the number of"),
+            ((loop.optimizer,), {"n_samples": True}, TypeError, "n_samples must be the number of"),
+            ((loop.optimizer,), {"n_samples": 0}, ValueError, "n_samples must be positive"),
             ((loop.optimizer,), {"history": "run.npz"}, TypeError, "history must be a History"),
         ]:
             with pytest.raises(error, match=message):

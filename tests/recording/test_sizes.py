@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sgd_analysis import record
-from tests.recording.loops import Loop, backward, batches, network, plain, train
+from tests.recording.loops import Loop, backward, batches, flat, network, plain, train
 
 # Most of these loops look at steps only.
 pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
@@ -49,6 +49,54 @@ class TestReductions:
             sgd.step()
         assert_allclose(recorder.history.loss, [sum(losses)], rtol=1e-12)
         assert_allclose(recorder.history.batch_loss, [sum(losses) / 15], rtol=1e-12)
+
+
+class TestANumberOfSamples:
+    """Where every backward pass is about equally many, whatever computes the loss."""
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_loss_that_is_a_function_has_a_running_loss_and_a_path_gradient(self, model, sgd):
+        losses, gradients = [], []
+        with record(sgd, steps_per_epoch=3, n_samples=5) as recorder:
+            for inputs, targets in batches(3):
+                sgd.zero_grad()
+                loss = nn.functional.mse_loss(model(inputs), targets)
+                loss.backward()
+                losses.append(loss.item())
+                gradients.append(flat(p.grad for p in model.parameters()))
+                sgd.step()
+        history = recorder.history
+        assert_array_equal(history.n_samples, [5, 5, 5])
+        assert_array_equal(history.denominator, [5, 5, 5])
+        assert_allclose(history.running_loss, [np.mean(losses)], rtol=1e-12)
+        assert_allclose(history.path_gradient, [np.mean(gradients, axis=0)], rtol=1e-5, atol=1e-8)
+
+    def test_those_of_several_passes_are_added_up(self, model, sgd):
+        with record(sgd, n_samples=5) as recorder:
+            for inputs, targets in batches(3):
+                nn.functional.mse_loss(model(inputs), targets).backward()
+            sgd.step()
+        assert_array_equal(recorder.history.n_samples, [15])
+
+    def test_it_takes_the_place_of_what_a_criterion_would_tell(self, model, criterion, sgd):
+        with record(sgd, criterion, n_samples=7) as recorder:
+            train(model, criterion, sgd, batches(2))
+        assert_array_equal(recorder.history.n_samples, [7, 7])
+
+    def test_a_step_without_a_backward_pass_has_none(self, sgd):
+        with pytest.warns(UserWarning, match="without a backward pass"):
+            with record(sgd, n_samples=5) as recorder:
+                sgd.step()
+        assert np.isnan(recorder.history.n_samples).all()
+
+    def test_observe_overrides_it(self, model, sgd):
+        with record(sgd, n_samples=5) as recorder:
+            ((inputs, targets),) = batches(1, size=3)
+            loss = nn.functional.mse_loss(model(inputs), targets)
+            recorder.observe(loss, n_samples=3)
+            loss.backward()
+            sgd.step()
+        assert_array_equal(recorder.history.n_samples, [3])
 
 
 class TestDenominators:
