@@ -17,7 +17,7 @@ from nbmake.pytest_items import NotebookFailedException, NotebookFile, NotebookI
 # The kernel the build uses, too: figures as SVG, no progress bars.
 os.environ["JUPYTER_PATH"] = str(Path(__file__).parent / "_ext")
 
-collect_ignore = ["_ext"]
+collect_ignore = ["_ext", "print.py"]  # programs of the build, without tests of their own
 
 
 def is_notebook(page: Path) -> bool:
