@@ -327,7 +327,7 @@ class History:
 
         Steps and epochs are counted from 1 there, as a person counts: steps from the first of
         this history, epochs from the first of the run, also in the table of `history[e]`.
-        `history.to_pandas().to_csv("run.csv")` writes it to a file.
+        Its `to_csv("run.csv")` writes it to a file.
 
         Args:
             by: "step" for the columns, and the norms of gradients; "epoch" for `epochs()`.
