@@ -44,11 +44,15 @@ def weighted_means(
     A value with the weight 0 counts for nothing, and may be nan: that of a batch whose targets
     are all ignored, say.
     """
+    weighted = np.where(weights == 0, 0.0, values * weights)
+    return np.asarray(sums(weighted, edges) / sums(weights, edges))
+
+
+def sums(values: NDArray[np.float64], edges: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the sums (n, ...) of values (T, ...) from each of n + 1 edges to the next."""
     if len(edges) == 1:
         return np.zeros((0, *values.shape[1:]))
-    parts = np.where(weights == 0, 0.0, values * weights), weights
-    sums, totals = (np.add.reduceat(part[: edges[-1]], edges[:-1], axis=0) for part in parts)
-    return np.asarray(sums / totals)
+    return np.asarray(np.add.reduceat(values[: edges[-1]], edges[:-1], axis=0))
 
 
 def double(vectors: NDArray[Any]) -> Any:

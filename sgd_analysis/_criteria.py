@@ -70,7 +70,7 @@ def denominator_of(criterion: Callable[..., Any]) -> Denominator:
         return _n_vectors
     if forward is nn.CTCLoss.forward:  # (time steps, samples, classes)
         return lambda input, *_, **__: float(input.shape[1]) if input.ndim == 3 else 1.0
-    return _batch_size
+    return length_of_first
 
 
 def batch_size_of(criterion: Callable[..., Any]) -> Denominator:
@@ -81,7 +81,7 @@ def batch_size_of(criterion: Callable[..., Any]) -> Denominator:
     denominator = denominator_of(criterion)
     if _counts_targets(denominator):
         return _n_predictions
-    return denominator if denominator is _n_vectors else _batch_size
+    return denominator if denominator is _n_vectors else length_of_first
 
 
 def of_each(
@@ -89,7 +89,7 @@ def of_each(
 ) -> NDArray[np.float64]:
     """Return the denominators (k,) of k batches; of tensors (k, ...) without visiting each."""
     if isinstance(predictions, Tensor) and isinstance(targets, Tensor):
-        if denominator in (_n_elements, _n_vectors, _n_predictions, _batch_size):
+        if denominator in (_n_elements, _n_vectors, _n_predictions, length_of_first):
             return np.full(len(targets), float(denominator(predictions[0], targets[0])))
         if _counts_targets(denominator) and not targets.is_floating_point():
             counts = _count_for_each(denominator.args[0], targets)
@@ -140,7 +140,8 @@ def _n_vectors(*args: Any, **kwargs: Any) -> Value:
     return float(math.prod(shape[:-1]))
 
 
-def _batch_size(*args: Any, **kwargs: Any) -> Value:
+def length_of_first(*args: Any, **kwargs: Any) -> Value:
+    """Return the length of the first tensor that a criterion is called with."""
     for argument in (*args, *kwargs.values()):
         if isinstance(argument, Tensor):
             return float(argument.shape[0]) if argument.ndim else 1.0

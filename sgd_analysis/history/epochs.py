@@ -52,13 +52,6 @@ class Epochs:
         """Return the steps of the epochs from one position to before another."""
         return slice(*self._edges(np.array([first, end])).tolist())
 
-    def sums(self, column: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sums (n_finished,) of a column (n_steps,) over each finished epoch."""
-        edges = self.edges
-        if len(edges) == 1:
-            return np.zeros(0)
-        return np.asarray(np.add.reduceat(column[: edges[-1]], edges[:-1]))
-
     def selected(self, epochs: int | slice) -> tuple[int, int]:
         """Return the first position, and that after the last, of one epoch or several.
 

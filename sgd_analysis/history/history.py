@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sgd_analysis._arrays import quiet, read_only, weighted_means
+from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
 from sgd_analysis.history import archive, summary
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
@@ -134,11 +134,7 @@ class History:
     def _repr_html_(self) -> str:
         first = max(self.n_epochs - _SHOWN, 0)
         last = self[first : self.n_epochs]
-        columns = {"running loss": last.running_loss, "mean batch loss": last.mean_batch_loss}
-        if self.gradients is not None:
-            columns["path gradient norm"] = last.path_gradient_norm
-        n_before = int(last.epoch[0]) if last.n_steps else 0
-        return summary.html(repr(self), n_before + 1, columns)
+        return summary.html(repr(self), last.epochs())
 
     @property
     def n_steps(self) -> int:
@@ -306,20 +302,18 @@ class History:
             >>> table["epoch"].tolist(), table["n_steps"].tolist(), table["n_samples"].tolist()
             ([1, 2], [4, 4], [2000.0, 2000.0])
         """
-        n_before = int(self.epoch[0]) if self.n_steps else 0
+        edges = self._epochs.edges
         table: dict[str, NDArray[Any]] = {
-            "epoch": n_before + np.arange(1, self.n_epochs + 1),
-            "n_steps": np.diff(self._epochs.edges),
-            "n_samples": self._epochs.sums(self.n_samples),
+            "epoch": self.epoch[edges[:-1]] + 1,
+            "n_steps": np.diff(edges),
+            "n_samples": sums(self.n_samples, edges),
             "running_loss": self.running_loss,
             "mean_batch_loss": self.mean_batch_loss,
         }
         if self.gradients is not None:
             used = np.where(self.skipped, 0.0, 1.0)
             table["path_gradient_norm"] = self.path_gradient_norm
-            table["mean_gradient_norm"] = weighted_means(
-                self.gradient_norm, used, self._epochs.edges
-            )
+            table["mean_gradient_norm"] = weighted_means(self.gradient_norm, used, edges)
         return table
 
     def to_pandas(self, by: Literal["step", "epoch"] = "step") -> pd.DataFrame:
@@ -342,8 +336,7 @@ class History:
         """
         if by == "epoch":
             table = self.epochs()
-            numbers = table.pop("epoch")
-            return framed(table, "epoch", int(numbers[0]) - 1 if len(numbers) else 0)
+            return framed(table, "epoch", table.pop("epoch"))
         if by != "step":
             raise ValueError(f'by must be "step" or "epoch", got {by!r}')
         columns = {name: getattr(self, name) for name in ALWAYS}
@@ -352,7 +345,7 @@ class History:
             for name in ("gradients", "local_gradients")
             if (vectors := getattr(self, name)) is not None
         }
-        return framed(by_step(columns, norms), "step")
+        return framed(by_step(columns, norms), "step", range(1, self.n_steps + 1))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything recorded to a file in numpy's .npz format, with JSON metadata.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html as escape
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BARS = "▁▂▃▄▅▆▇█"
 _N_BARS = 12
+_SHOWN = ("running_loss", "mean_batch_loss", "path_gradient_norm")
 
 
 def text(n_steps: int, running_loss: NDArray[np.float64]) -> str:
@@ -39,18 +41,13 @@ def sparkline(values: NDArray[np.float64]) -> str:
     return "".join(_BARS[h] if ok else " " for h, ok in zip(heights, finite, strict=True))
 
 
-def html(caption: str, first_epoch: int, columns: Mapping[str, NDArray[np.float64]]) -> str:
-    """Return a table of some epochs under a line of text.
-
-    Args:
-        caption: the line.
-        first_epoch: the number of the first of them, counted from 1.
-        columns: (n_epochs,) the values of each column, by its name.
-    """
-    names = "".join(f'<th scope="col">{name}</th>' for name in ("epoch", *columns))
+def html(caption: str, table: Mapping[str, NDArray[Any]]) -> str:
+    """Return an HTML table under a line of text, made of that of `History.epochs`."""
+    shown = {name.replace("_", " "): table[name] for name in _SHOWN if name in table}
+    names = "".join(f'<th scope="col">{name}</th>' for name in ("epoch", *shown))
     rows = [
         f'<tr><th scope="row">{epoch}</th>' + "".join(f"<td>{v:.4g}</td>" for v in values) + "</tr>"
-        for epoch, values in enumerate(zip(*columns.values(), strict=True), first_epoch)
+        for epoch, *values in zip(table["epoch"], *shown.values(), strict=True)
     ]
     caption = f"<caption>{escape.escape(caption)}</caption>"
     head, body = f"<thead><tr>{names}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +24,10 @@ def by_step(
     return table | {"epoch": columns["epoch"] + 1} | dict(norms)
 
 
-def framed(table: Mapping[str, NDArray[Any]], index: str, n_before: int = 0) -> pd.DataFrame:
-    """Return a table as a DataFrame whose rows are numbered from 1, or after those before.
+def framed(
+    table: Mapping[str, NDArray[Any]], index: str, numbers: Sequence[int] | NDArray[np.int64]
+) -> pd.DataFrame:
+    """Return a table as a DataFrame whose rows have these numbers, in an index of that name.
 
     Raises:
         ImportError: if pandas is not installed.
@@ -34,6 +36,4 @@ def framed(table: Mapping[str, NDArray[Any]], index: str, n_before: int = 0) -> 
         import pandas as pd
     except ImportError as error:
         raise ImportError("to_pandas() needs pandas: pip install pandas") from error
-    n_rows = len(next(iter(table.values())))
-    numbers = pd.RangeIndex(n_before + 1, n_before + n_rows + 1, name=index)
-    return pd.DataFrame(dict(table), index=numbers)
+    return pd.DataFrame(dict(table), index=pd.Index(numbers, name=index))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgd_analysis._criteria import _batch_size, batch_size_of, denominator_of, of_each
+from sgd_analysis._criteria import batch_size_of, denominator_of, length_of_first, of_each
 
 
 class Counts:
@@ -32,7 +32,7 @@ class Counts:
         """
         uncounted = not all(map(_can_be_counted, predictions, targets))
         if self._given is None:
-            if uncounted and self._denominator is _batch_size:
+            if uncounted and self._denominator is length_of_first:
                 raise ValueError(
                     "the model returns one number a batch (its own mean loss?), which does not "
                     "say how many samples that is a mean over: give n_samples=, a function of "
