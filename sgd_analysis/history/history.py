@@ -326,8 +326,11 @@ class History:
         """Return a table with one row a step, or one a finished epoch; vectors are left out.
 
         Steps and epochs are counted from 1 there, as a person counts: steps from the first of
-        this history, epochs from the first of the run, also in the table of `history[e]`.
-        Its `to_csv("run.csv")` writes it to a file.
+        this history, epochs from the first of the run, also in the table of `history[e]`. Into
+        files, of which the second kind needs pyarrow::
+
+            history.to_pandas(by="epoch").to_csv("run.csv")
+            history.to_pandas(by="step").to_parquet("run.parquet")
 
         Args:
             by: "step" for the columns, and the norms of gradients; "epoch" for `epochs()`.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -364,6 +365,19 @@ class TestPandas:
         assert_array_equal(frame["running_loss"], recorded.running_loss)
         assert_array_equal(frame["path_gradient_norm"], recorded.path_gradient_norm)
         assert recorded[1].to_pandas(by="epoch").index.tolist() == [2]
+
+    @pytest.mark.parametrize("by", ["step", "epoch"])
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_a_line_writes_it_to_a_file_that_pandas_reads_back(self, recorded, tmp_path, by, kind):
+        if kind == "parquet":
+            pytest.importorskip("pyarrow", reason="to_parquet needs pyarrow")
+        frame = dataclasses.replace(recorded, evaluated={"test": [0.1, np.nan]}).to_pandas(by)
+        getattr(frame, f"to_{kind}")(tmp_path / "run")
+        if kind == "parquet":
+            pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run"), frame)
+        else:  # which knows no types
+            read = pd.read_csv(tmp_path / "run", index_col=by)
+            pd.testing.assert_frame_equal(read, frame, check_dtype=False)
 
     def test_another_kind_of_row_is_refused(self, recorded):
         with pytest.raises(ValueError, match='by must be "step" or "epoch", got \'batch\''):
