@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +14,7 @@ from sgd_analysis.recording.gradients import on_this_process
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.messages import Messages
 from sgd_analysis.recording.parameters import Parameters
+from sgd_analysis.recording.pass_sizes import PassSizes
 from sgd_analysis.recording.processes import LocalGradients
 from sgd_analysis.recording.rows import Rows
 from sgd_analysis.recording.steps import Steps
@@ -60,10 +60,9 @@ class Attachment:
         self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
-        number = math.nan if n_samples is None or callable(n_samples) else float(n_samples)
-        self.losses = losses = SeenLosses(
-            sums, guard, from_criteria=from_criteria, n_samples=number
-        )
+        of_calls = callable(n_samples) and bool(criteria)  # and not of passes
+        sizes = None if of_calls else PassSizes(n_samples, messages.unknown_size_of_pass, guard)
+        self.losses = losses = SeenLosses(sums, sizes, guard, from_criteria=from_criteria)
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None

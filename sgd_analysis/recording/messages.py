@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sgd_analysis._arrays import Value
 from sgd_analysis._validation import kind_of
 from sgd_analysis.recording.step_loss import StepLoss
 
@@ -14,14 +15,16 @@ class Messages:
     def __init__(self) -> None:
         self._waiting: list[str] = []
         self._said: set[str] = set()
-        self._n_unseen = self._n_unsized = 0
+        self._n_unseen = self._n_unsized = self._n_uncounted = 0
 
     def count(self, seen: StepLoss) -> None:
         """Count a step whose loss, or whose number of samples, is not known."""
         if seen.loss is math.nan:
             self._n_unseen += 1
-        elif seen.denominator is math.nan:
+        elif _is_nan(seen.denominator):
             self._n_unsized += 1
+        elif _is_nan(seen.n_samples):
+            self._n_uncounted += 1
 
     def take(self) -> list[str]:
         """Return what is to be said now; it has been said then."""
@@ -39,6 +42,15 @@ class Messages:
             f"the number of samples of a batch is not known, and is nan ({error!r}): "
             "give record(..., n_samples=...) a function of what "
             f"{kind_of(criterion)} is called with that returns a positive number",
+        )
+
+    def unknown_size_of_pass(self, error: Exception) -> None:
+        """Say that the function failed which tells it of a backward pass."""
+        self._once(
+            "unknown size",
+            f"the number of samples of a batch is not known, and is nan ({error!r}): without a "
+            "criterion, n_samples= is a number, or a function that is called with nothing in each "
+            "backward pass and returns a positive number",
         )
 
     def no_step(self, n_passes: int) -> None:
@@ -97,11 +109,18 @@ class Messages:
         if self._n_unsized:
             self._waiting.append(
                 f"the number of samples of {self._n_unsized} steps is not known and nan, and so is "
-                "the running loss: give record() the criterion that the loop calls (not compiled, "
-                "or compiled after that), give n_samples= their number in each backward pass, "
-                "or call recorder.observe(loss, n_samples) in each step"
+                "the running loss: give n_samples= their number in each backward pass, or a "
+                "function that returns it; give record() the criterion that the loop calls (not "
+                "compiled, or compiled after that); or call recorder.observe(loss, n_samples) in "
+                "each step"
             )
-        self._n_unseen = self._n_unsized = 0
+        if self._n_uncounted:
+            self._waiting.append(
+                f"how many samples the batches of {self._n_uncounted} steps have is not known, and "
+                "n_samples is nan: sequences may have been flattened, or come with time first. The "
+                "denominators, and with them the running loss, are known"
+            )
+        self._n_unseen = self._n_unsized = self._n_uncounted = 0
 
     def full(self, n_kept: int) -> None:
         """Say that the memory is full."""
@@ -116,3 +135,8 @@ class Messages:
         if about not in self._said:
             self._said.add(about)
             self._waiting.append(message)
+
+
+def _is_nan(value: Value) -> bool:
+    """Return whether a number is nan; of one on a device nothing is said."""
+    return isinstance(value, float) and math.isnan(value)

@@ -42,18 +42,18 @@ def record(
 
     Args:
         optimizer: the loop's optimizer, of any class from `torch.optim` or derived from one.
-        criteria: the loss modules that the loop calls: they tell how many samples a batch has.
-            Without any, as for a loss that is a function, losses and gradients are recorded all
-            the same; sizes, running loss and path gradient are nan unless `n_samples` is a
-            number, or `observe` tells the sizes.
+        criteria: the loss modules that the loop calls, if it calls some. They tell how many samples
+            a batch has; without any, as for a loss that is a function or is computed inside of
+            the model, the graph of the loss tells, where it is torch's own or a plain mean.
         steps_per_epoch: the number of optimizer steps after which an epoch ends; with a loader
             that accumulates no gradients, `len(loader)`. None: the loop calls `end_epoch()`.
-        n_samples: how many samples a batch counts for: its `n_samples` and its `denominator`. A
-            function of what the criterion is called with; or the number, where it is the same in
-            each backward pass, whatever computes the loss. By default, the number of samples
+        n_samples: how many samples a batch counts for: its `n_samples` and its `denominator`.
+            The number, where it is the same in each backward pass; or a function: of what the
+            criterion is called with, and without a criterion of nothing, such as `lambda:
+            len(inputs)`, called in each backward pass. By default, the number of samples
             is the length of the criterion's first argument, and the denominator what the mean of
             torch's own losses divides by: the number of targets not ignored, the sum of their
-            class weights, or the number of elements.
+            class weights, or the number of elements. What nothing tells is nan, and said once.
         loss: what a step's loss is. "objective": the function whose gradient the step takes, what
             the loop calls `backward()` on. "criteria": what the criteria say, as means: several
             calls of one averaged by their denominators, several criteria added up, without
@@ -107,7 +107,7 @@ class Recorder:
     does not count, nor one for another optimizer. Where a loop leaves gradients uncleared from one
     step to the next, only the passes of the present step are added up. The criteria tell the
     number of samples: that of the first one's largest call in each of those passes, added up over
-    them. Of a step with a closure, the closure's first evaluation counts. `observe` overrides the
+    them; of a pass through none the graph of its loss does. Of a step with a closure, the closure's first evaluation counts. `observe` overrides the
     loss.
 
     Only the thread that makes the steps is looked at.
@@ -120,8 +120,8 @@ class Recorder:
         optimizer: the loop's optimizer.
         criteria: the loss modules that the loop calls; they tell how many samples a batch has.
         steps_per_epoch: the number of steps after which an epoch ends; None: `end_epoch()` ends it.
-        n_samples: how many samples a batch counts for: a number, or a function of what a criterion
-            is called with; None: what torch's own losses are means of.
+        n_samples: how many samples a batch counts for: a number, or a function, as for `record`;
+            None: what torch's own losses are means of.
         loss: what a step's loss is, its "objective" or what the "criteria" say, as means.
         gradients: "auto" keeps them while they fit into `memory`, "norms" their norms and the sum
             of the present epoch, "none" nothing.
