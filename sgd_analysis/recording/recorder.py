@@ -208,6 +208,7 @@ class Recorder:
         self._evaluated = {} if history is None else dict(history.evaluated)
         self._messages = Messages()
         self._is_open = True  # until close()
+        self._kept: History | None = None  # once the loop is let go
         self._attachment = Attachment(
             optimizer,
             criteria,
@@ -229,6 +230,8 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._kept is not None:
+            return
         self._detach()
         if error is None:
             self._look_for_epochs()
@@ -239,8 +242,8 @@ class Recorder:
 
     def __repr__(self) -> str:
         state = "recording" if self._is_open else "closed"
-        steps = self._rows.n_steps
-        return f"Recorder({state}, {steps} steps, {self._rows.n_epochs} finished epochs)"
+        rows = self._rows if self._kept is None else self._kept
+        return f"Recorder({state}, {rows.n_steps} steps, {rows.n_epochs} finished epochs)"
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -250,6 +253,8 @@ class Recorder:
     @property
     def history(self) -> History:
         """The `History` recorded so far; while recording, too."""
+        if self._kept is not None:
+            return self._kept
         shards = {"shards": self._parameters.shards} if self._parameters.is_sharded else {}
         beside = evaluated.padded(self._evaluated, self._rows.n_epochs)
         return self._rows.history(self._metadata | shards, beside)
@@ -353,9 +358,10 @@ class Recorder:
 
     def close(self) -> None:
         """Take every hook off. What was recorded stays; closing twice does no harm."""
-        self._detach()
-        self._look_for_epochs()
-        self._warn()
+        if self._kept is None:
+            self._detach()
+            self._look_for_epochs()
+            self._warn()
 
     def gather(self) -> History | None:
         """Put the histories of several processes together; every one of them has to call this.
@@ -373,6 +379,21 @@ class Recorder:
             RuntimeError: if the ranks have recorded different numbers of steps or epochs.
         """
         return gather(self.history)
+
+    def _let_go(self) -> list[str]:
+        """Close, and keep nothing but the history.
+
+        Returns:
+            What there is to say.
+        """
+        if self._kept is not None:
+            return []
+        self._detach()
+        self._look_for_epochs()
+        messages = self._new_messages()
+        self._kept = self.history
+        del self._rows, self._parameters, self._attachment  # which hold the model's tensors
+        return messages
 
     def _detach(self) -> None:
         self._is_open = False
