@@ -122,6 +122,8 @@ class Attachment:
         if not self._has_ended and self._is_epoch_full():  # the step before has raised
             self._end_epoch()
         self._has_ended = False
+        if self._found is not None:
+            self._found.step()
         parameters = self._parameters
         if parameters.have_changed():
             parameters.follow()
@@ -137,8 +139,6 @@ class Attachment:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
             self._end_epoch()
-        elif self._found is not None:
-            self._found.step()
         self._has_ended = True
 
     def _end_epoch(self) -> None:

@@ -350,6 +350,8 @@ class Recorder:
             )
 
     def _finish_found_epoch(self) -> None:
+        if self._is_open:
+            self._attachment.finish_epoch()
         if not self._rows.n_epochs:
             raise RuntimeError(
                 "evaluate() keeps values beside the epoch that has just finished, and none has: "
