@@ -401,6 +401,7 @@ class Recorder:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
+        self._attachment.look_for_rescaling()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()
