@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas as pd
 
-
 _SHOWN = 5  # epochs, in the table of a notebook
 
 
