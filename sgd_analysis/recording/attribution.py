@@ -13,6 +13,7 @@ from torch import Tensor
 from sgd_analysis._arrays import Value
 from sgd_analysis.recording import backward, values
 from sgd_analysis.recording.hooks import Guard
+from sgd_analysis.recording.pass_sizes import PassSizes, watch_factor
 from sgd_analysis.recording.passes import Call, Passes
 from sgd_analysis.recording.step_loss import StepLoss, StepLosses
 
@@ -30,25 +31,25 @@ class SeenLosses:
 
     Args:
         sums: for each criterion, whether it takes the sum over the samples instead of the mean.
+        sizes: tells those of a pass through no criterion; None if nothing can.
         guard: wraps a function so that no error of it reaches the loop.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
-        n_samples: of a pass through no criterion; nan if that is not known.
     """
 
     def __init__(
         self,
         sums: Sequence[bool],
+        sizes: PassSizes | None,
         guard: Guard,
         *,
         from_criteria: bool = False,
-        n_samples: float = math.nan,
     ) -> None:
         self.n_waiting = 0  # the passes seen since the last step
         self.unsure: list[bool | Tensor] = []  # whether it could not be told what was cleared
-        self._sums = sums
+        self._sums, self._sizes = sums, sizes
         self._guard = guard
         self._from_criteria = from_criteria
-        self._losses = StepLosses(from_criteria=from_criteria, n_samples=n_samples)
+        self._losses = StepLosses(from_criteria=from_criteria)
         self._parameters: Sequence[Tensor] = ()
         self._owner: int | None = None  # the thread that makes the steps
         self._threads: dict[int, Passes] = {}
@@ -74,8 +75,7 @@ class SeenLosses:
         is_sum = self._sums[criterion]
         call = Call(criterion, node, value, denominator, n_samples, is_sum=is_sum)
         if is_sum:
-            grad_fn: Any = output.grad_fn
-            grad_fn.register_prehook(self._guard(lambda gradients: _set_factor(call, *gradients)))
+            watch_factor(call, output.grad_fn, self._guard)
         passes.add(call)
 
     def observe(self, loss: Value, n_samples: Value, denominator: Value) -> None:
@@ -97,7 +97,7 @@ class SeenLosses:
         if passes.counted:
             self._drop_cleared(passes)
         self.n_waiting += 1
-        passes.begin(roots, seeds, self._parameters)
+        passes.begin(roots, seeds, self._parameters, self._sizes)
 
     def ends(self) -> None:
         """Take note of its end."""
@@ -157,8 +157,3 @@ class SeenLosses:
             self._several = True
             if doubt is not False:
                 self.unsure.append(doubt)
-
-
-def _set_factor(call: Call, gradient: Tensor | None, *_: Tensor | None) -> None:
-    if gradient is not None:
-        call.factor = values.mean(gradient)
