@@ -8,9 +8,9 @@ import numpy as np
 
 from sgd_analysis.history.history import History
 
-_HEAD = ("optimizer", "steps", "at", "loss", "gradient norm", "path gradient")
+_HEAD = ("optimizer", "steps", "at", "loss", "step norm", "path norm")
 _N_SHOWN = 10  # optimizers
-_WIDTH = 18  # of an optimizer's name, at most
+_WIDTH = 15  # of an optimizer's name, at most
 
 
 def report(histories: Sequence[History]) -> str:
@@ -31,7 +31,7 @@ def report(histories: Sequence[History]) -> str:
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
     if len(histories) > _N_SHOWN:
-        lines.append(f"… and {len(histories) - _N_SHOWN} more")
+        lines.append(f"... and {len(histories) - _N_SHOWN} more")
     return "\n".join(lines)
 
 
