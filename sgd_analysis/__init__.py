@@ -13,6 +13,7 @@ What holds at fixed weights
     Why is the printed loss not the global loss?      loss_gap, LossGap
     How large is a random batch's gradient?           expected_batch_gradient_norm_squared
     And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
+    Several ranks train: how noisy are gradients?     noise_of_ranks, NoiseOfRanks
 
 What is minimised
     A model's loss over my samples?                   FiniteSum
@@ -79,6 +80,7 @@ from sgd_analysis.surveying.measures import (
     expected_batch_gradient_norm_squared,
     residual_norms,
 )
+from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
@@ -99,6 +101,7 @@ __all__ = [
     "LeastSquares",
     "LossGap",
     "LyapunovExponents",
+    "NoiseOfRanks",
     "Recorder",
     "ResidualNorms",
     "Run",
@@ -125,6 +128,7 @@ __all__ = [
     "mean_square_radius",
     "mean_square_step_limit",
     "no_improvement",
+    "noise_of_ranks",
     "path_gradient_norm_below",
     "quadratic_fit",
     "record",

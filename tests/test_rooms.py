@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = {
     "history": [],
     "recording": ["history"],
+    "frameworks": ["recording"],
     "surveying": ["history"],
     "problems": ["surveying"],
     "training": ["recording", "problems"],

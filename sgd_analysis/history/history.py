@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
-from sgd_analysis.history import archive, summary
+from sgd_analysis.history import archive, evaluated, summary
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
@@ -54,14 +54,17 @@ class History:
         own_objective: (n_steps,) the objective where `loss` is not, else nan; None if it always is.
         divisor: (n_steps,) of objectives that are sums, what makes means over the batch of them
             and their gradients; None if they are means.
+        evaluated: what the loop evaluated when its epochs had ended, (n_epochs,) a name; nan where
+            it did not. In a history gathered from several processes it is rank 0's.
         ranks: in a history gathered from several processes, the history of each.
         metadata: what the run was made with: criteria and their `reduction`, optimizer, versions;
             only what JSON can hold.
 
     Raises:
         TypeError: if a column holds anything but real numbers.
-        ValueError: if the columns differ in length, if epochs are left out or go backwards, or
-            if n_epochs is not the number of epochs begun, or one less.
+        ValueError: if the columns differ in length, if epochs are left out or go backwards, if
+            n_epochs is not the number of epochs begun, or one less, or if what was evaluated has
+            the name of another column.
 
     Example:
         >>> from sgd_analysis import quadratic_fit, train
@@ -87,6 +90,7 @@ class History:
     kept_weights: NDArray[Any] | None = None
     own_objective: NDArray[np.float64] | None = None
     divisor: NDArray[np.float64] | None = None
+    evaluated: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     ranks: tuple[History, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +105,7 @@ class History:
         check_shapes(self._columns)
         self._epochs.check()
         self._check_vectors()
+        object.__setattr__(self, "evaluated", evaluated.checked(self.evaluated, self.n_epochs))
         if self.kept_weights is not None:
             self._check_weights()
         if not isinstance(self.metadata, Mapping):
@@ -134,7 +139,7 @@ class History:
     def _repr_html_(self) -> str:
         first = max(self.n_epochs - _SHOWN, 0)
         last = self[first : self.n_epochs]
-        return summary.html(repr(self), last.epochs())
+        return summary.html(repr(self), last.epochs(), self.evaluated)
 
     @property
     def n_steps(self) -> int:
@@ -280,6 +285,7 @@ class History:
             **parts,
             kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
             n_epochs=max(finished.stop - first, 0),
+            evaluated={name: column[finished] for name, column in self.evaluated.items()},
             ranks=tuple(rank[epochs] for rank in self.ranks),
             metadata=self.metadata,
         )
@@ -290,10 +296,10 @@ class History:
 
         Returns:
             `epoch`, its number in the run, from 1; `n_steps`; `n_samples`; `running_loss` and
-            `mean_batch_loss`; and if gradients were recorded, `path_gradient_norm` and
-            `mean_gradient_norm`, the mean of its steps' gradient norms. (n_epochs,) each; steps
-            that were skipped have no part in the norms. `to_pandas(by="epoch")` makes a
-            DataFrame of them.
+            `mean_batch_loss`; if gradients were recorded, `path_gradient_norm` and
+            `mean_gradient_norm`, the mean of its steps' gradient norms; and what was `evaluated`.
+            (n_epochs,) each; steps that were skipped have no part in the norms.
+            `to_pandas(by="epoch")` makes a DataFrame of them.
 
         Example:
             >>> from sgd_analysis import quadratic_fit, train
@@ -314,14 +320,17 @@ class History:
             used = np.where(self.skipped, 0.0, 1.0)
             table["path_gradient_norm"] = self.path_gradient_norm
             table["mean_gradient_norm"] = weighted_means(self.gradient_norm, used, edges)
-        return table
+        return table | dict(self.evaluated)
 
     def to_pandas(self, by: Literal["step", "epoch"] = "step") -> pd.DataFrame:
         """Return a table with one row a step, or one a finished epoch; vectors are left out.
 
         Steps and epochs are counted from 1 there, as a person counts: steps from the first of
-        this history, epochs from the first of the run, also in the table of `history[e]`.
-        Its `to_csv("run.csv")` writes it to a file.
+        this history, epochs from the first of the run, also in the table of `history[e]`. Into
+        files, of which the second kind needs pyarrow::
+
+            history.to_pandas(by="epoch").to_csv("run.csv")
+            history.to_pandas(by="step").to_parquet("run.parquet")
 
         Args:
             by: "step" for the columns, and the norms of gradients; "epoch" for `epochs()`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from sgd_analysis.recording.attribution import SeenLosses
 from sgd_analysis.recording.backward import Listener
 from sgd_analysis.recording.criteria import Criteria
+from sgd_analysis.recording.found_epochs import FoundEpochs
 from sgd_analysis.recording.gradients import on_this_process
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.messages import Messages
@@ -57,6 +59,7 @@ class Attachment:
     ) -> None:
         self._parameters, self._rows, self._messages = parameters, rows, messages
         self._steps_per_epoch = steps_per_epoch
+        self._n_before = rows.n_steps  # those of the recording it continues
         self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
@@ -67,18 +70,25 @@ class Attachment:
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None
         self._steps: Steps | None = None
+        self._found: FoundEpochs | None = None
+        if steps_per_epoch == math.inf:
+            self._found = FoundEpochs(rows, self._end_epoch, self._no_steps, guard)
         try:
             self._lay_out()
             unknown = messages.unknown_size
             self._criteria = Criteria(criteria, n_samples, losses.add, unknown, guard)
             self._steps = Steps(optimizer, self._add_row, self._step_ends, guard)
             self._listener.listen()
+            if self._found is not None:
+                self._found.listen()
         except BaseException:
             self.detach()
             raise
 
     def detach(self) -> None:
         """Take every hook off."""
+        self.finish_epoch()
+        self._stop_finding()
         self._guard.stop()
         self._listener.stop()
         if self._criteria is not None:
@@ -89,14 +99,28 @@ class Attachment:
             self._local.close()
 
     def end_epoch(self) -> None:
-        """End the epoch after the steps made so far."""
-        self._rows.end_epoch()
-        self.losses.end_epoch()
+        """End the epoch after the steps made so far: from now on, only where the loop says so."""
+        self._stop_finding()
+        self._end_epoch()
+
+    def finish_epoch(self) -> None:
+        """End the epoch if no one else does, and its loader has no more batches."""
+        if self._found is not None:
+            self._found.finish()
+
+    def look_for_steps(self) -> None:
+        """Say if none was seen though there was something to see."""
+        if self._rows.n_steps > self._n_before:
+            return
+        if n_waiting := self.losses.n_waiting:
+            self._messages.no_step(n_waiting)
+        elif self._parameters.have_moved():
+            self._messages.no_step_of_what_has_moved()
 
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
         if not self._has_ended and self._is_epoch_full():  # the step before has raised
-            self.end_epoch()
+            self._end_epoch()
         self._has_ended = False
         parameters = self._parameters
         if parameters.have_changed():
@@ -112,8 +136,24 @@ class Attachment:
         if had_closure:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
-            self.end_epoch()
+            self._end_epoch()
+        elif self._found is not None:
+            self._found.step()
         self._has_ended = True
+
+    def _end_epoch(self) -> None:
+        self._rows.end_epoch()
+        self.losses.end_epoch()
+        self._messages.log()
+
+    def _no_steps(self) -> None:
+        self.look_for_steps()
+        self._messages.log()
+
+    def _stop_finding(self) -> None:
+        if self._found is not None:
+            self._found.stop()
+            self._found = None
 
     def _is_epoch_full(self) -> bool:
         return self._rows.steps_in_epoch >= self._steps_per_epoch

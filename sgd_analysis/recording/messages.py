@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+from collections.abc import Iterator
 
 from sgd_analysis._arrays import Value
 from sgd_analysis._validation import kind_of
 from sgd_analysis.recording.step_loss import StepLoss
+
+_logger = logging.getLogger("sgd_analysis")
 
 
 class Messages:
@@ -15,6 +20,7 @@ class Messages:
     def __init__(self) -> None:
         self._waiting: list[str] = []
         self._said: set[str] = set()
+        self._has_logged = False
         self._n_unseen = self._n_unsized = self._n_uncounted = 0
 
     def count(self, seen: StepLoss) -> None:
@@ -25,6 +31,18 @@ class Messages:
             self._n_unsized += 1
         elif _is_nan(seen.n_samples):
             self._n_uncounted += 1
+
+    def log(self) -> None:
+        """Log what there is to say as soon as an epoch has ended; a warning will say it again.
+
+        A hook must not warn, since a warning can be an error. It is logged once a recording.
+        """
+        if self._has_logged:
+            return
+        self._has_logged = True
+        for message in (*self._waiting, *self._counted()):
+            with contextlib.suppress(Exception):  # of a handler
+                _logger.warning("%s", message)
 
     def take(self) -> list[str]:
         """Return what is to be said now; it has been said then."""
@@ -77,7 +95,8 @@ class Messages:
         self._once(
             "no epoch",
             "no epoch has ended, and what history has by epoch, its running_loss for one, "
-            "is empty: give record() steps_per_epoch=, or call recorder.end_epoch()",
+            "is empty: none could be found, as no DataLoader gave the batches up to its end: give "
+            "record() steps_per_epoch=, or call recorder.end_epoch()",
         )
 
     def late(self) -> None:
@@ -100,14 +119,18 @@ class Messages:
 
     def counts(self) -> None:
         """Say how many steps have been counted since the last time."""
+        self._waiting += self._counted()
+        self._n_unseen = self._n_unsized = self._n_uncounted = 0
+
+    def _counted(self) -> Iterator[str]:
         if self._n_unseen:
-            self._waiting.append(
+            yield (
                 f"{self._n_unseen} steps were made without a backward pass that the recorder has "
                 "seen, and their loss is nan: call recorder.observe(loss, n_samples) before each "
                 "step; gradients cleared between backward() and step() look the same"
             )
         if self._n_unsized:
-            self._waiting.append(
+            yield (
                 f"the number of samples of {self._n_unsized} steps is not known and nan, and so is "
                 "the running loss: give n_samples= their number in each backward pass, or a "
                 "function that returns it; give record() the criterion that the loop calls (not "
@@ -115,12 +138,11 @@ class Messages:
                 "each step"
             )
         if self._n_uncounted:
-            self._waiting.append(
+            yield (
                 f"how many samples the batches of {self._n_uncounted} steps have is not known, and "
                 "n_samples is nan: sequences may have been flattened, or come with time first. The "
                 "denominators, and with them the running loss, are known"
             )
-        self._n_unseen = self._n_unsized = self._n_uncounted = 0
 
     def full(self, n_kept: int) -> None:
         """Say that the memory is full."""

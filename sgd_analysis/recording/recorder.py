@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sgd_analysis._arrays import Value
 from sgd_analysis._validation import integer_between
+from sgd_analysis.history import evaluated
 from sgd_analysis.history.history import History
 from sgd_analysis.recording import sizes
 from sgd_analysis.recording.arguments import check_continues, check_kinds, check_source_of_loss
@@ -45,8 +46,9 @@ def record(
         criteria: the loss modules that the loop calls, if it calls some. They tell how many samples
             a batch has; without any, as for a loss that is a function or is computed inside of
             the model, the graph of the loss tells, where it is torch's own or a plain mean.
-        steps_per_epoch: the number of optimizer steps after which an epoch ends; with a loader
-            that accumulates no gradients, `len(loader)`. None: the loop calls `end_epoch()`.
+        steps_per_epoch: the number of optimizer steps after which an epoch ends. None: it ends
+            where the loop calls `end_epoch()`; and if it never does, where the `DataLoader` that
+            gives the batches has no more, or is iterated anew.
         n_samples: how many samples a batch counts for: its `n_samples` and its `denominator`.
             The number, where it is the same in each backward pass; or a function: of what the
             criterion is called with, and without a criterion of nothing, such as `lambda:
@@ -107,19 +109,21 @@ class Recorder:
     does not count, nor one for another optimizer. Where a loop leaves gradients uncleared from one
     step to the next, only the passes of the present step are added up. The criteria tell the
     number of samples: that of the first one's largest call in each of those passes, added up over
-    them; of a pass through none the graph of its loss does. Of a step with a closure, the closure's first evaluation counts. `observe` overrides the
-    loss.
+    them; of a pass through none the graph of its loss does. Of a step with a closure, the closure's
+    first evaluation counts. `observe` overrides the loss.
 
     Only the thread that makes the steps is looked at.
 
     The hooks never raise, never warn and never wait for a device within a step. What they have
-    to say is said as a warning by `end_epoch()` or `close()`; the device is waited for when an
-    epoch ends, and when `history` is read.
+    to say is logged by the logger "sgd_analysis" when the first epoch has ended, and said as a
+    warning by `end_epoch()` or `close()`; the device is waited for when an epoch ends, and when
+    `history` is read.
 
     Args:
         optimizer: the loop's optimizer.
         criteria: the loss modules that the loop calls; they tell how many samples a batch has.
-        steps_per_epoch: the number of steps after which an epoch ends; None: `end_epoch()` ends it.
+        steps_per_epoch: the number of steps after which an epoch ends; None: `end_epoch()` ends it,
+            or the loader of the batches.
         n_samples: how many samples a batch counts for: a number, or a function, as for `record`;
             None: what torch's own losses are means of.
         loss: what a step's loss is, its "objective" or what the "criteria" say, as means.
@@ -201,6 +205,7 @@ class Recorder:
             history=history,
         )
         self._n_before = self._rows.n_steps  # the rows of the recording it continues
+        self._evaluated = {} if history is None else dict(history.evaluated)
         self._messages = Messages()
         self._is_open = True  # until close()
         self._kept: History | None = None  # once the loop is let go
@@ -251,7 +256,8 @@ class Recorder:
         if self._kept is not None:
             return self._kept
         shards = {"shards": self._parameters.shards} if self._parameters.is_sharded else {}
-        return self._rows.history(self._metadata | shards)
+        beside = evaluated.padded(self._evaluated, self._rows.n_epochs)
+        return self._rows.history(self._metadata | shards, beside)
 
     def observe(
         self, loss: float | Tensor, n_samples: float, denominator: float | None = None
@@ -294,6 +300,62 @@ class Recorder:
             self._attachment.end_epoch()
         self._warn()
 
+    def evaluate(self, /, **values: float | Tensor | evaluated.Measured) -> None:
+        """Keep what the loop has evaluated, beside the epoch that has just finished.
+
+        Call it after `end_epoch()`, or after an epoch's last step, and after `close()`, too. It is
+        in `history.evaluated`, in the tables by epoch, and in `history.plot()`. Names that were
+        given for this epoch before are overwritten, others stay.
+
+        Args:
+            values: numbers and tensors of one element, each under its name; and surveys. A survey
+                called `train` gives `train_empirical_risk`, `train_full_gradient_norm`,
+                `train_mean_batch_gradient_norm`, and `train_gradient_noise_scale` where that is
+                exact.
+
+        Raises:
+            RuntimeError: if no epoch has finished.
+            TypeError: if a value is nothing of the kind.
+            ValueError: if a tensor has several elements, or a name is that of another column.
+
+        Example:
+            >>> import torch
+            >>> from sgd_analysis import record, survey
+            >>> model, criterion = torch.nn.Linear(2, 1), torch.nn.MSELoss()
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> data = [(torch.ones(5, 2), torch.zeros(5, 1))] * 3
+            >>> with record(optimizer, criterion) as recorder:
+            ...     for epoch in range(2):
+            ...         for inputs, targets in data:
+            ...             optimizer.zero_grad()
+            ...             criterion(model(inputs), targets).backward()
+            ...             optimizer.step()
+            ...         recorder.end_epoch()
+            ...         risk = survey(model, criterion, data)
+            ...         recorder.evaluate(test=0.5 / (epoch + 1), train=risk)
+            >>> recorder.history.evaluated["test"].tolist()
+            [0.5, 0.25]
+            >>> recorder.history.evaluated["train_empirical_risk"].shape
+            (2,)
+        """
+        numbers = evaluated.numbers_of(values)
+        self._finish_found_epoch()
+        n_epochs = self._rows.n_epochs
+        self._evaluated = evaluated.with_last(self._evaluated, n_epochs, numbers)
+        if n_steps := self._rows.steps_in_epoch:
+            warnings.warn(
+                f"evaluate() was called {n_steps} steps after the end of the epoch beside which it "
+                "keeps values: call it before the next step, or end_epoch() before it",
+                stacklevel=2,
+            )
+
+    def _finish_found_epoch(self) -> None:
+        if not self._rows.n_epochs:
+            raise RuntimeError(
+                "evaluate() keeps values beside the epoch that has just finished, and none has: "
+                "give record() steps_per_epoch=, or call recorder.end_epoch() before it"
+            )
+
     def close(self) -> None:
         """Take every hook off. What was recorded stays; closing twice does no harm."""
         if self._kept is None:
@@ -307,10 +369,11 @@ class Recorder:
         Returns:
             On rank 0 the global history: its losses are size-weighted means over the ranks (plain
             means if the objectives are sums), its `n_samples` and denominators sums over them, its
-            gradients the averaged ones; `ranks` holds the history of each rank with its local
-            gradients. Of sharded parameters (DTensors, as `fully_shard` makes them) each rank has
-            recorded its own shards, the first of those that hold the same; here they are put
-            together. On the other ranks None. With a single process, `history`.
+            gradients the averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
+            the history of each rank with its local gradients. Of sharded parameters (DTensors, as
+            `fully_shard` makes them) each rank has recorded its own shards, the first of those
+            that hold the same; here they are put together. On the other ranks None. With a single
+            process, `history`.
 
         Raises:
             RuntimeError: if the ranks have recorded different numbers of steps or epochs.
@@ -335,18 +398,10 @@ class Recorder:
     def _detach(self) -> None:
         self._is_open = False
         self._attachment.detach()
-        self._look_for_steps()
+        self._attachment.look_for_steps()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()
-
-    def _look_for_steps(self) -> None:
-        if self._rows.n_steps > self._n_before:
-            return
-        if n_waiting := self._attachment.losses.n_waiting:
-            self._messages.no_step(n_waiting)
-        elif self._parameters.have_moved():
-            self._messages.no_step_of_what_has_moved()
 
     def _look_for_epochs(self) -> None:
         if self._rows.n_steps > self._n_before and not self._rows.n_epochs:
@@ -354,7 +409,7 @@ class Recorder:
                 self._messages.no_epoch()
 
     def _new_messages(self) -> list[str]:
-        self._look_for_steps()
+        self._attachment.look_for_steps()
         if self._attachment.losses.is_late:
             self._messages.late()
         if any(self._attachment.losses.unsure):

@@ -43,14 +43,14 @@ class FixedWeights:
 
     Args:
         model: any module with something to train.
-        criterion: what the batches' losses are.
+        criterion: what the batches' losses are; None where the model returns them.
         n_samples: how many samples a batch counts for, where the user says so.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        criterion: Callable[..., Any],
+        criterion: Callable[..., Any] | None,
         n_samples: Callable[..., float] | None,
     ) -> None:
         self.forward = Forward(model, criterion)

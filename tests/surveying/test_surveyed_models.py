@@ -528,7 +528,6 @@ class TestRefusals:
             (F.relu, nn.MSELoss(), [], "model must be a torch.nn.Module, got function"),
             (nn.Linear(3, 3), "mse", [], "criterion must be callable.*got str"),
             (nn.Linear(3, 3), nn.MSELoss(), 3, "loader must be an iterable of batches.*got int"),
-            (nn.Linear(3, 3), nn.MSELoss(), torch.ones(2, 2), "pairs.*got torch.Tensor"),
             (nn.Linear(3, 3), nn.MSELoss(), [(torch.ones(2, 3),)], "pairs.*got 1 items"),
         ],
     )
