@@ -350,6 +350,8 @@ class Recorder:
             )
 
     def _finish_found_epoch(self) -> None:
+        if self._is_open:
+            self._attachment.finish_epoch()
         if not self._rows.n_epochs:
             raise RuntimeError(
                 "evaluate() keeps values beside the epoch that has just finished, and none has: "
@@ -399,6 +401,7 @@ class Recorder:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
+        self._attachment.look_for_rescaling()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()
