@@ -7,6 +7,7 @@ import atexit
 import builtins
 import importlib.util
 import io
+import logging
 import math
 import os
 import sys
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     sys.argv = [str(module.__file__) if options.module else name, *rest]
     environment = [os.environ.get(variable) for variable in _READ_ON_IMPORT]
     before = Before(os.getpid(), os.getcwd(), environment)
+    _log_to_stderr()
     atexit.register(_finish, everywhere, prefix, before)
     everywhere.start()
     _run(module, compiled)
@@ -186,6 +188,14 @@ def _main_module() -> ModuleType:
     module.__cached__ = None  # type: ignore[attr-defined]
     module.__package__ = None
     return module
+
+
+def _log_to_stderr() -> None:
+    """Keep what is logged at an epoch's end out of where the script sends its own logs."""
+    logger = logging.getLogger("sgd_analysis")
+    logger.addHandler(handler := logging.StreamHandler(sys.__stderr__))
+    handler.setFormatter(logging.Formatter("sgd_analysis: %(message)s"))
+    logger.propagate = False
 
 
 def _run(module: ModuleType, compiled: Callable[[], CodeType | None]) -> None:
