@@ -69,6 +69,13 @@ def record_all(**options: Any) -> AbstractContextManager[list[Recorder]]:
         >>> [(r.history.n_steps, r.history.n_epochs) for r in recorders]
         [(6, 2)]
     """
+    if refused := [name for name in _NOT_FOR_ALL if name in options]:
+        raise TypeError(
+            f"record_all() takes no {refused[0]}=, which is about one optimizer: give it to "
+            "record(optimizer)"
+        )
+    # What `record` would refuse is refused here, and not when the first optimizer is met.
+    record(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), **options).close()
     return Everywhere(options)
 
 
@@ -77,20 +84,9 @@ class Everywhere:
 
     Args:
         options: of `record`.
-
-    Raises:
-        TypeError: if `record` takes no such option, or it is about a certain optimizer.
-        ValueError: if an option is out of range.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
-        if refused := [name for name in _NOT_FOR_ALL if name in options]:
-            raise TypeError(
-                f"record_all() takes no {refused[0]}=, which is about one optimizer: give it to "
-                "record(optimizer)"
-            )
-        # What `record` would refuse is refused here, and not when the first optimizer is met.
-        record(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), **options).close()
         self.recorders: list[Recorder] = []
         self._options = options
         self._names: list[str] = []  # of their optimizers
