@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sgd_analysis._criteria import batch_size_of, denominator_of, length_of_first, of_each
+from sgd_analysis._criteria import (
+    Denominator,
+    batch_size_of,
+    denominator_of,
+    length_of_first,
+    of_each,
+)
 from sgd_analysis._loss_graph import reductions_below
 from sgd_analysis.surveying.batches import length_of
 
@@ -38,6 +44,19 @@ class Read(NamedTuple):
     n_samples: float = math.nan
     is_sum: bool = False
     by_values: bool = False  # another batch of the same shape may have another denominator
+    by_targets: Denominator | None = None  # where the targets say which
+
+    @property
+    def tells_of_others(self) -> bool:
+        """Whether other batches of the same shape can do without their graphs."""
+        return self.by_targets is not None or not self.by_values
+
+    def of_others(self, predictions: Any, targets: Tensor) -> list[Read]:
+        """Return what the graphs of others (k, ...) of the same shape would say."""
+        if self.by_targets is None:
+            return [self] * len(targets)
+        each = of_each(self.by_targets, predictions, targets)
+        return [self._replace(denominator=float(one)) for one in each]
 
 
 UNREAD = Read()
@@ -61,8 +80,8 @@ class Counts:
         plain: Any = criterion
         self._denominator, self._samples = denominator_of(plain), batch_size_of(plain)
 
-    def read(self, loss: Tensor) -> Read:
-        """Return what the graph of a loss says, as far as it is needed.
+    def read(self, loss: Tensor, targets: Any) -> Read:
+        """Return what the graph of a batch's loss says, as far as it is needed.
 
         Raises:
             ValueError: if it says nothing, and that of another batch did.
@@ -79,9 +98,14 @@ class Counts:
         self._is_known = bool(found)
         if not found:
             return UNREAD
-        by_values = any(one.node.name().startswith(_BY_VALUES) for one in found)
-        first = found[0]
-        return Read(float(first.denominator), float(first.n_samples), first.is_sum, by_values)
+        first, node = found[0], found[0].node
+        return Read(
+            denominator=float(first.denominator),
+            n_samples=float(first.n_samples),
+            is_sum=first.is_sum,
+            by_values=any(one.node.name().startswith(_BY_VALUES) for one in found),
+            by_targets=_of_classes(node, targets) if len(found) == 1 else None,
+        )
 
     def of(
         self, predictions: Any, targets: Any, read: Sequence[Read]
@@ -123,6 +147,18 @@ def _is_added(node: Any, loss: Tensor) -> bool:
         if one is not None and one.name() == "AddBackward0" and one._saved_alpha == 1:
             pending += [below for below, _ in one.next_functions]
     return False
+
+
+def _of_classes(node: Any, targets: Any) -> Denominator | None:
+    """Return what a loss over classes divides by, if its node has got the targets as they are."""
+    if not (node.name().startswith("NllLoss") and isinstance(targets, Tensor)):
+        return None
+    own, ignored = node._saved_target, node._saved_ignore_index
+    if own.data_ptr() != targets.data_ptr() or own.numel() != targets.numel():
+        return None
+    signed = ignored - (ignored >> 63 << 64)  # it comes without a sign
+    reduction = "sum" if node._saved_reduction == 2 else "mean"
+    return denominator_of(nn.NLLLoss(node._saved_weight, None, signed, reduction=reduction))
 
 
 def _can_be_counted(predictions: Any, targets: Any) -> bool:

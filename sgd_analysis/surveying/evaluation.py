@@ -112,7 +112,7 @@ class FixedWeights:
         if self.first is None:
             self.first = inputs, targets, loss.detach()
         require_gradient(loss)
-        read = self.counts.read(loss)
+        read = self.counts.read(loss, targets)
         originals = list(self._weights.values())
         copies = [tensors[name] for name in self._weights]
         parts = torch.autograd.grad(loss, [*copies, *originals], allow_unused=True)
@@ -140,9 +140,7 @@ class FixedWeights:
             # loss, and says so in the usual words.
             read = self.one(inputs[0], targets[0])[-1]
             self._is_tried = True
-        if read.by_values:
-            return None
-        if not self._vectorises:
+        if not (self._vectorises and read.tells_of_others):
             return None
         tensors = self.forward.prepared()
         weights = {name: tensors[name].detach() for name in self._weights}
@@ -163,7 +161,7 @@ class FixedWeights:
             return None
         if not isinstance(predictions, Tensor):
             return None
-        return loss, gradient, predictions, targets, [read] * len(targets)
+        return loss, gradient, predictions, targets, read.of_others(predictions, targets)
 
     def _one_by_one(self, inputs: list[Any], targets: list[Any]) -> _Raw:
         each = [self.one(*pair) for pair in zip(inputs, targets, strict=True)]

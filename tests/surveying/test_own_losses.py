@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from sgd_analysis import loss_gap, record, survey
+from sgd_analysis.surveying.evaluation import FixedWeights
 from tests.surveying.surveyed_models import (
     CLASS_WEIGHTS,
     assert_same,
@@ -251,6 +252,10 @@ class TestSizesThatTheGraphOfTheLossTells:
                 functools.partial(F.cross_entropy, ignore_index=1, weight=CLASS_WEIGHTS),
                 nn.CrossEntropyLoss(ignore_index=1, weight=CLASS_WEIGHTS),
             ),
+            (
+                functools.partial(F.cross_entropy, weight=CLASS_WEIGHTS, reduction="sum"),
+                nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, reduction="sum"),
+            ),
             (functools.partial(F.cross_entropy, label_smoothing=0.1), None),
             (F.mse_loss, nn.MSELoss()),
             (F.l1_loss, nn.L1Loss()),
@@ -279,6 +284,26 @@ class TestSizesThatTheGraphOfTheLossTells:
         history = recorder.history[0]
         assert_allclose(found.denominator, history.denominator, rtol=1e-12)
         assert abs(loss_gap(history, found).drift) < 1e-12
+
+    @pytest.mark.parametrize("is_plain", [True, False])
+    def test_targets_that_are_not_changed_tell_them_of_many_batches_at_once(
+        self, monkeypatch, is_plain
+    ):
+        n_alone, one = [], FixedWeights.one
+        monkeypatch.setattr(FixedWeights, "one", lambda *a: n_alone.append(1) or one(*a))
+        model = nn.Linear(3, 3).double()
+        labels = torch.tensor([0, 1, 2, 2, 1])
+        batches = enumerate(small_batches(batch_size=4))
+        loader = [(x, labels.roll(b)[: len(x)]) for b, (x, _) in batches]
+
+        def criterion(predictions, targets):
+            kept = targets if is_plain else torch.where(targets == 0, -100, targets)
+            return F.cross_entropy(predictions, kept)
+
+        found = survey(model, criterion, loader)
+        module = nn.CrossEntropyLoss(ignore_index=-100 if is_plain else 0)
+        assert (len(n_alone) < 5) == is_plain
+        assert_same(found, survey(model, module, loader))
 
     def test_a_loss_and_a_penalty_that_are_both_sums(self):
         """A variational autoencoder's, as it is often written."""
