@@ -388,7 +388,8 @@ class History:
             from sgd_analysis.history.drawing import draw
         except ImportError as error:
             raise ImportError(
-                'plot() needs matplotlib: pip install "sgd-analysis[figures]"'
+                "plot() needs matplotlib: pip install matplotlib, or this library with its extra "
+                "[figures]"
             ) from error
         return draw(self)
 
