@@ -1,5 +1,6 @@
 """Attach to a framework's own trainer, by a callback of that framework.
 
-Neither is imported unless its module is, by its full name: `sgd_analysis.frameworks.lightning`,
-`sgd_analysis.frameworks.transformers`. What both do with a recorder is in `fits`.
+No framework is imported unless its module is, by the full name: `sgd_analysis.frameworks.lightning`
+and so on. What their callbacks do with a recorder is in `fits`; `following` is for optimizers that
+are not torch's.
 """

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from sgd_analysis.frameworks.following import follower_of
 from sgd_analysis.history.history import History
 from sgd_analysis.recording.recorder import Recorder, record
 
@@ -25,6 +26,7 @@ class RecordsFits:
     """
 
     def __init__(self, *criteria: nn.Module, **settings: Any) -> None:
+        super().__init__()
         self.recorders: list[Recorder] = []
         self._criteria, self._settings = criteria, settings
         self._n_logged: list[int] = []  # the epochs of each recorder that were handed on
@@ -51,10 +53,26 @@ class RecordsFits:
 
     def _begin(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         self._open.close()  # what was never ended
-        self.recorders = [
-            self._open.enter_context(record(optimizer, *self._criteria, **self._settings))
-            for optimizer in optimizers
-        ]
+        self._attach(optimizers)
+
+    def _begin_to_follow(
+        self, optimizer: Any, method: str, groups: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        """Attach to an optimizer that is not torch's: see `Follower`."""
+        self._open.close()
+        follower = follower_of(optimizer, method, groups)
+        self._open.callback(follower.leave)
+        self._attach([follower])
+
+    def _attach(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self.recorders = []
+        try:
+            for optimizer in optimizers:
+                recorder = record(optimizer, *self._criteria, **self._settings)
+                self.recorders.append(self._open.enter_context(recorder))
+        except BaseException:
+            self._open.close()
+            raise
         self._n_logged = [recorder.history.n_epochs for recorder in self.recorders]
 
     def _end_epoch(self) -> dict[str, float]:

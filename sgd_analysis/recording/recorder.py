@@ -319,7 +319,7 @@ class Recorder:
                 exact.
 
         Raises:
-            RuntimeError: if no epoch has finished, or `record_all()` has ended.
+            RuntimeError: if no epoch has finished, or `record_all` has closed the recorder.
             TypeError: if a value is nothing of the kind.
             ValueError: if a tensor has several elements, or a name is that of another column.
 
@@ -344,7 +344,7 @@ class Recorder:
             (2,)
         """
         if self._kept is not None:
-            raise RuntimeError("evaluate() must be called before record_all() has ended")
+            raise RuntimeError("evaluate() comes too late, record_all() has let the loop go")
         numbers = evaluated.numbers_of(values)
         self._finish_found_epoch()
         n_epochs = self._rows.n_epochs
@@ -356,6 +356,8 @@ class Recorder:
         self._warn()
 
     def _finish_found_epoch(self) -> None:
+        if self._is_open:
+            self._attachment.finish_epoch()
         if not self._rows.n_epochs:
             raise RuntimeError(
                 "evaluate() keeps values beside the epoch that has just finished, and none has: "
@@ -444,6 +446,7 @@ class Recorder:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
+        self._attachment.look_for_rescaling()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()

@@ -136,7 +136,7 @@ def variational_autoencoder(script):
                 loss = of_pixels + of_code
                 loss.backward()
                 optimizer.step()
-                step(loss, len(data))
+                step(loss, len(data), data.numel())
     return encoder, decoder
 
 
@@ -213,7 +213,7 @@ def denoising_diffusion(script):
                 loss = F.mse_loss(model(torch.cat([noisy, times / 10], 1)), noise)
                 loss.backward()
                 optimizer.step()
-                step(loss, len(images))
+                step(loss, len(images), images.numel())
                 optimizer.zero_grad()
     return model
 
@@ -264,7 +264,7 @@ def contrastive(script):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            step(loss, len(images))
+            step(loss, len(views))
     return model
 
 

@@ -231,7 +231,7 @@ def two_heads(script):
             of_labels.backward(retain_graph=True)
             of_pixels.backward()
             optimizer.step()
-            step([of_labels, of_pixels], len(images))
+            step([of_labels, of_pixels], len(images), len(images) + images.numel())
     return body, heads
 
 

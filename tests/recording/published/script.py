@@ -13,7 +13,8 @@ class Steps:
 
     def __init__(self, optimizer):
         self.optimizer = optimizer
-        self.losses, self.sizes, self.norms = [], [], []
+        self.losses, self.norms = [], []
+        self.n_samples, self.denominators = [], []
         self.history, self.said = None, ""
         self._looked = []
         optimizer.register_step_pre_hook(self._before)
@@ -29,14 +30,18 @@ class Steps:
         entries = [g.detach().to_dense().double().flatten() for g in gradients]
         self._looked.append(torch.cat(entries).norm().item())
 
-    def __call__(self, loss, n_samples):
-        """Tell the loss of the step just made, and how many samples it was about.
+    def __call__(self, loss, n_samples, denominator=None):
+        """Tell the loss of the step just made, and what it is about.
 
-        Several losses are those of several backward passes, whose gradients are added up.
+        Args:
+            loss: what the script descends; or a list, where several backward passes add up.
+            n_samples: how many samples that was.
+            denominator: what the loss would have to be divided by were it a sum, if not by that.
         """
         losses = loss if isinstance(loss, list) else [loss]
         self.losses.append(sum(one.item() for one in losses))
-        self.sizes.append(n_samples)
+        self.n_samples.append(n_samples)
+        self.denominators.append(n_samples if denominator is None else denominator)
         self.norms.append(self._looked[0])
         self._looked.clear()
 

@@ -59,7 +59,7 @@ def word_language_model(script):
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 0.25)
                 optimizer.step()
-                step(loss, 4 * (end - start))
+                step(loss, 4, 4 * (end - start))
     return model
 
 
@@ -92,7 +92,7 @@ def nanogpt(script):
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             scaler.step(optimizer)
             scaler.update()
-            step(losses, 4 * 3 * 6)
+            step(losses, 4 * 3, 4 * 3 * 6)
             optimizer.zero_grad(set_to_none=True)
     return model
 
@@ -117,7 +117,7 @@ def mingpt(script):
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            step(loss, batch[1].numel())
+            step(loss, len(batch[1]), batch[1].numel())
     return model
 
 
@@ -134,7 +134,7 @@ def masked_language_model(script):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            step(loss, int(hidden.sum()))
+            step(loss, len(tokens), int(hidden.sum()))
     return model
 
 
@@ -157,8 +157,8 @@ def translation(script):
                 loss.backward()
                 of_encoder.step()
                 of_decoder.step()
-                step_of_encoder(loss, target.numel())
-                step_of_decoder(loss, target.numel())
+                step_of_encoder(loss, len(target), target.numel())
+                step_of_decoder(loss, len(target), target.numel())
     return encoder, decoder, embedding, head
 
 
@@ -208,7 +208,7 @@ def time_series(script):
                 return loss
 
             optimizer.step(closure)
-            step(losses[0], len(waves))
+            step(losses[0], len(waves), waves[:, 1:].numel())
             with torch.no_grad():
                 F.mse_loss(predicted(waves[:2, :-1]), waves[:2, 1:]).item()
     return cell, head
