@@ -5,6 +5,7 @@ name for which question:
 
 A loop of your own
     What did every step of it see?                    record, Recorder
+    And of a loop, or a script, I cannot edit?        record_all; python -m sgd_analysis script.py
     And how do I read what was recorded?              History
 
 What holds at fixed weights
@@ -12,6 +13,7 @@ What holds at fixed weights
     Why is the printed loss not the global loss?      loss_gap, LossGap
     How large is a random batch's gradient?           expected_batch_gradient_norm_squared
     And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
+    Several ranks train: how noisy are gradients?     noise_of_ranks, NoiseOfRanks
 
 What is minimised
     A model's loss over my samples?                   FiniteSum
@@ -59,6 +61,7 @@ from sgd_analysis.orders import (
 from sgd_analysis.problems.finite_sum import FiniteSum
 from sgd_analysis.problems.least_squares import LeastSquares
 from sgd_analysis.problems.quadratic_fit import quadratic_fit
+from sgd_analysis.recording.everywhere import record_all
 from sgd_analysis.recording.recorder import Recorder, record
 from sgd_analysis.stopping import (
     StoppingRule,
@@ -77,6 +80,7 @@ from sgd_analysis.surveying.measures import (
     expected_batch_gradient_norm_squared,
     residual_norms,
 )
+from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
@@ -97,6 +101,7 @@ __all__ = [
     "LeastSquares",
     "LossGap",
     "LyapunovExponents",
+    "NoiseOfRanks",
     "Recorder",
     "ResidualNorms",
     "Run",
@@ -123,9 +128,11 @@ __all__ = [
     "mean_square_radius",
     "mean_square_step_limit",
     "no_improvement",
+    "noise_of_ranks",
     "path_gradient_norm_below",
     "quadratic_fit",
     "record",
+    "record_all",
     "reshuffle",
     "residual_norms",
     "running_loss_below",

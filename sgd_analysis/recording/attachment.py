@@ -11,10 +11,12 @@ from torch import nn
 from sgd_analysis.recording.attribution import SeenLosses
 from sgd_analysis.recording.backward import Listener
 from sgd_analysis.recording.criteria import Criteria
+from sgd_analysis.recording.found_epochs import FoundEpochs
 from sgd_analysis.recording.gradients import on_this_process
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.messages import Messages
 from sgd_analysis.recording.parameters import Parameters
+from sgd_analysis.recording.pass_sizes import PassSizes
 from sgd_analysis.recording.processes import LocalGradients
 from sgd_analysis.recording.rows import Rows
 from sgd_analysis.recording.steps import Steps
@@ -35,6 +37,7 @@ class Attachment:
         rows: where the steps are recorded.
         messages: where it is noted what there is to say.
         steps_per_epoch: the number of steps after which an epoch ends, maybe infinity.
+        epoch_ends: called after an epoch has.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
         watches_local: whether to record this process's own gradients, too.
 
@@ -52,34 +55,42 @@ class Attachment:
         rows: Rows,
         messages: Messages,
         steps_per_epoch: float,
+        epoch_ends: Callable[[], None],
         from_criteria: bool,
         watches_local: bool,
     ) -> None:
         self._parameters, self._rows, self._messages = parameters, rows, messages
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch, self._epoch_ends = steps_per_epoch, epoch_ends
+        self._n_before = rows.n_steps  # those of the recording it continues
         self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
-        number = math.nan if n_samples is None or callable(n_samples) else float(n_samples)
-        self.losses = losses = SeenLosses(
-            sums, guard, from_criteria=from_criteria, n_samples=number
-        )
+        of_calls = callable(n_samples) and bool(criteria)  # and not of passes
+        sizes = None if of_calls else PassSizes(n_samples, messages.unknown_size_of_pass, guard)
+        self.losses = losses = SeenLosses(sums, sizes, guard, from_criteria=from_criteria)
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None
         self._steps: Steps | None = None
+        self._found: FoundEpochs | None = None
+        if steps_per_epoch == math.inf:
+            self._found = FoundEpochs(rows, self._end_epoch, self._no_steps, guard)
         try:
             self._lay_out()
             unknown = messages.unknown_size
             self._criteria = Criteria(criteria, n_samples, losses.add, unknown, guard)
             self._steps = Steps(optimizer, self._add_row, self._step_ends, guard)
             self._listener.listen()
+            if self._found is not None:
+                self._found.listen()
         except BaseException:
             self.detach()
             raise
 
     def detach(self) -> None:
         """Take every hook off."""
+        self.finish_epoch()
+        self._stop_finding()
         self._guard.stop()
         self._listener.stop()
         if self._criteria is not None:
@@ -90,15 +101,36 @@ class Attachment:
             self._local.close()
 
     def end_epoch(self) -> None:
-        """End the epoch after the steps made so far."""
-        self._rows.end_epoch()
-        self.losses.end_epoch()
+        """End the epoch after the steps made so far: from now on, only where the loop says so."""
+        self._stop_finding()
+        self._end_epoch()
+
+    def finish_epoch(self) -> None:
+        """End the epoch if no one else does, and its loader has no more batches."""
+        if self._found is not None:
+            self._found.finish()
+
+    def look_for_steps(self) -> None:
+        """Say if none was seen though there was something to see."""
+        if self._rows.n_steps > self._n_before:
+            return
+        if n_waiting := self.losses.n_waiting:
+            self._messages.no_step(n_waiting)
+        elif self._parameters.have_moved():
+            self._messages.no_step_of_what_has_moved()
+
+    def look_for_rescaling(self) -> None:
+        """Say if the loop has multiplied gradients by hand, in the first epoch."""
+        if found := self.losses.rescaling.found():
+            self._messages.rescaled(*found)
 
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
         if not self._has_ended and self._is_epoch_full():  # the step before has raised
-            self.end_epoch()
+            self._end_epoch()
         self._has_ended = False
+        if self._found is not None:
+            self._found.step()
         parameters = self._parameters
         if parameters.have_changed():
             parameters.follow()
@@ -113,8 +145,24 @@ class Attachment:
         if had_closure:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
-            self.end_epoch()
+            self._end_epoch()
         self._has_ended = True
+
+    def _end_epoch(self) -> None:
+        self._rows.end_epoch()
+        self.losses.end_epoch()
+        self.look_for_rescaling()
+        self._epoch_ends()
+        self._messages.log()
+
+    def _no_steps(self) -> None:
+        self.look_for_steps()
+        self._messages.log()
+
+    def _stop_finding(self) -> None:
+        if self._found is not None:
+            self._found.stop()
+            self._found = None
 
     def _is_epoch_full(self) -> bool:
         return self._rows.steps_in_epoch >= self._steps_per_epoch

@@ -13,7 +13,9 @@ from torch import Tensor
 from sgd_analysis._arrays import Value
 from sgd_analysis.recording import backward, values
 from sgd_analysis.recording.hooks import Guard
+from sgd_analysis.recording.pass_sizes import PassSizes, watch_factor
 from sgd_analysis.recording.passes import Call, Passes
+from sgd_analysis.recording.rescaling import Rescaling
 from sgd_analysis.recording.step_loss import StepLoss, StepLosses
 
 
@@ -30,28 +32,29 @@ class SeenLosses:
 
     Args:
         sums: for each criterion, whether it takes the sum over the samples instead of the mean.
+        sizes: tells those of a pass through no criterion; None if nothing can.
         guard: wraps a function so that no error of it reaches the loop.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
-        n_samples: of a pass through no criterion; nan if that is not known.
     """
 
     def __init__(
         self,
         sums: Sequence[bool],
+        sizes: PassSizes | None,
         guard: Guard,
         *,
         from_criteria: bool = False,
-        n_samples: float = math.nan,
     ) -> None:
         self.n_waiting = 0  # the passes seen since the last step
         self.unsure: list[bool | Tensor] = []  # whether it could not be told what was cleared
-        self._sums = sums
+        self._sums, self._sizes = sums, sizes
         self._guard = guard
         self._from_criteria = from_criteria
-        self._losses = StepLosses(from_criteria=from_criteria, n_samples=n_samples)
+        self._losses = StepLosses(from_criteria=from_criteria)
         self._parameters: Sequence[Tensor] = ()
         self._owner: int | None = None  # the thread that makes the steps
         self._threads: dict[int, Passes] = {}
+        self.rescaling = Rescaling()
         self._several = False  # whether a step has had several passes
         self._n_observed = self._n_steps = 0
         self._first_unobserved = False
@@ -74,8 +77,7 @@ class SeenLosses:
         is_sum = self._sums[criterion]
         call = Call(criterion, node, value, denominator, n_samples, is_sum=is_sum)
         if is_sum:
-            grad_fn: Any = output.grad_fn
-            grad_fn.register_prehook(self._guard(lambda gradients: _set_factor(call, *gradients)))
+            watch_factor(call, output.grad_fn, self._guard)
         passes.add(call)
 
     def observe(self, loss: Value, n_samples: Value, denominator: Value) -> None:
@@ -97,7 +99,7 @@ class SeenLosses:
         if passes.counted:
             self._drop_cleared(passes)
         self.n_waiting += 1
-        passes.begin(roots, seeds, self._parameters)
+        passes.begin(roots, seeds, self._parameters, self._sizes)
 
     def ends(self) -> None:
         """Take note of its end."""
@@ -113,6 +115,8 @@ class SeenLosses:
         self.n_waiting = 0
         if passes.open is not None and torch._C._current_graph_task_id() != -1:
             self._end(passes)  # the step is made by a hook of the running pass
+        if self.rescaling.looks:
+            self.rescaling.step()
         used = passes.used_by(gradients)
         observed = [seen for one in used for seen in one.observed]
         if passes.observed is not None and not observed:
@@ -150,6 +154,10 @@ class SeenLosses:
         looks = self._several or not self._n_steps  # it takes time, and most loops make one pass
         if passes.end(self._parameters, looks=looks):
             self._several = True
+        if self.rescaling.looks and passes.counted:
+            last = passes.counted[-1]
+            if last.mark is not None:
+                self.rescaling.pass_ends(last.mark, last.scale)
 
     def _drop_cleared(self, passes: Passes) -> None:
         doubt = passes.drop_cleared(self._parameters)
@@ -157,8 +165,3 @@ class SeenLosses:
             self._several = True
             if doubt is not False:
                 self.unsure.append(doubt)
-
-
-def _set_factor(call: Call, gradient: Tensor | None, *_: Tensor | None) -> None:
-    if gradient is not None:
-        call.factor = values.mean(gradient)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+from collections.abc import Iterator
 
+from sgd_analysis._arrays import Value
 from sgd_analysis._validation import kind_of
 from sgd_analysis.recording.step_loss import StepLoss
+
+_logger = logging.getLogger("sgd_analysis")
 
 
 class Messages:
@@ -14,14 +20,29 @@ class Messages:
     def __init__(self) -> None:
         self._waiting: list[str] = []
         self._said: set[str] = set()
-        self._n_unseen = self._n_unsized = 0
+        self._has_logged = False
+        self._n_unseen = self._n_unsized = self._n_uncounted = 0
 
     def count(self, seen: StepLoss) -> None:
         """Count a step whose loss, or whose number of samples, is not known."""
         if seen.loss is math.nan:
             self._n_unseen += 1
-        elif seen.denominator is math.nan:
+        elif _is_nan(seen.denominator):
             self._n_unsized += 1
+        elif _is_nan(seen.n_samples):
+            self._n_uncounted += 1
+
+    def log(self) -> None:
+        """Log what there is to say as soon as an epoch has ended; a warning will say it again.
+
+        A hook must not warn, since a warning can be an error. It is logged once a recording.
+        """
+        if self._has_logged:
+            return
+        self._has_logged = True
+        for message in (*self._waiting, *self._counted()):
+            with contextlib.suppress(Exception):  # of a handler
+                _logger.warning("%s", message)
 
     def take(self) -> list[str]:
         """Return what is to be said now; it has been said then."""
@@ -39,6 +60,15 @@ class Messages:
             f"the number of samples of a batch is not known, and is nan ({error!r}): "
             "give record(..., n_samples=...) a function of what "
             f"{kind_of(criterion)} is called with that returns a positive number",
+        )
+
+    def unknown_size_of_pass(self, error: Exception) -> None:
+        """Say that the function failed which tells it of a backward pass."""
+        self._once(
+            "unknown size",
+            f"the number of samples of a batch is not known, and is nan ({error!r}): without a "
+            "criterion, n_samples= is a number, or a function that is called with nothing in each "
+            "backward pass and returns a positive number",
         )
 
     def no_step(self, n_passes: int) -> None:
@@ -65,7 +95,18 @@ class Messages:
         self._once(
             "no epoch",
             "no epoch has ended, and what history has by epoch, its running_loss for one, "
-            "is empty: give record() steps_per_epoch=, or call recorder.end_epoch()",
+            "is empty: none could be found, as no DataLoader gave the batches up to its end: give "
+            "record() steps_per_epoch=, or call recorder.end_epoch()",
+        )
+
+    def rescaled(self, least: float, most: float) -> None:
+        """Say that the gradients of the first epoch were multiplied by hand."""
+        by = f"{least:.4g}" if f"{least:.3g}" == f"{most:.3g}" else f"{least:.4g} to {most:.4g}"
+        self._once(
+            "rescaled",
+            f"gradients were multiplied by {by} between backward() and step(), in the first epoch: "
+            "the loss of a row is what backward() was called on, and its gradient as many times "
+            "that of the loss; divide the loss instead, or recorder.observe() the one you mean",
         )
 
     def late(self) -> None:
@@ -88,20 +129,46 @@ class Messages:
 
     def counts(self) -> None:
         """Say how many steps have been counted since the last time."""
+        self._waiting += self._counted()
+        self._n_unseen = self._n_unsized = self._n_uncounted = 0
+
+    def _counted(self) -> Iterator[str]:
         if self._n_unseen:
-            self._waiting.append(
+            yield (
                 f"{self._n_unseen} steps were made without a backward pass that the recorder has "
                 "seen, and their loss is nan: call recorder.observe(loss, n_samples) before each "
                 "step; gradients cleared between backward() and step() look the same"
             )
         if self._n_unsized:
-            self._waiting.append(
+            yield (
                 f"the number of samples of {self._n_unsized} steps is not known and nan, and so is "
-                "the running loss: give record() the criterion that the loop calls (not compiled, "
-                "or compiled after that), give n_samples= their number in each backward pass, "
-                "or call recorder.observe(loss, n_samples) in each step"
+                "the running loss: give n_samples= their number in each backward pass, or a "
+                "function that returns it; give record() the criterion that the loop calls (not "
+                "compiled, or compiled after that); or call recorder.observe(loss, n_samples) in "
+                "each step"
             )
-        self._n_unseen = self._n_unsized = 0
+        if self._n_uncounted:
+            yield (
+                f"how many samples the batches of {self._n_uncounted} steps have is not known, and "
+                "n_samples is nan: sequences may have been flattened, or come with time first. The "
+                "denominators, and with them the running loss, are known"
+            )
+
+    def evaluated_late(self, n_steps: int) -> None:
+        """Say that an epoch was evaluated when so many steps of the next one had been made."""
+        self._once(
+            "evaluated late",
+            f"evaluate() was called {n_steps} steps after the end of the epoch beside which it "
+            "keeps values: call it before the next step, or end_epoch() before it",
+        )
+
+    def logger_failed(self, logger: object, n_steps: int, error: Exception) -> None:
+        """Say that a logger has raised, and is handed nothing more."""
+        self._once(
+            f"logger {id(logger)}",
+            f"{kind_of(logger)} was handed {n_steps} steps and no more, since it raised {error!r}: "
+            "recorder.history.log_to() hands them all to another",
+        )
 
     def full(self, n_kept: int) -> None:
         """Say that the memory is full."""
@@ -116,3 +183,8 @@ class Messages:
         if about not in self._said:
             self._said.add(about)
             self._waiting.append(message)
+
+
+def _is_nan(value: Value) -> bool:
+    """Return whether a number is nan; of one on a device nothing is said."""
+    return isinstance(value, float) and math.isnan(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from sgd_analysis._arrays import Value
 from sgd_analysis.recording import backward, marks
 from sgd_analysis.recording.marks import Mark, State
 from sgd_analysis.recording.objective import WHOLE, objective, scale_of
+
+NO_CRITERION = sys.maxsize  # the number that stands for it in a call: it comes last
 
 
 class Call:
@@ -84,13 +87,19 @@ class Passes:
         self._calls.append(call)
 
     def begin(
-        self, roots: Sequence[Any], seeds: Sequence[Tensor | None], parameters: Sequence[Tensor]
+        self,
+        roots: Sequence[Any],
+        seeds: Sequence[Tensor | None],
+        parameters: Sequence[Tensor],
+        sizes: Callable[[Sequence[Any]], list[Call]] | None,
     ) -> None:
-        """Begin a pass."""
+        """Begin a pass, with what `sizes` tells of it if it goes through no criterion's call."""
         self.open = None  # one that has raised
         scale = scale_of(roots)
         self._before = marks.state(parameters)
         calls = self._calls_below(roots) if self._calls and roots else []
+        if not calls and sizes is not None:
+            calls = sizes(roots)
         self.open = Pass(objective(roots, seeds, scale), calls, scale)
 
     def end(self, parameters: Sequence[Tensor], *, looks: bool) -> bool:

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from sgd_analysis._arrays import Value
 from sgd_analysis._validation import integer_between
+from sgd_analysis.history import evaluated
 from sgd_analysis.history.history import History
+from sgd_analysis.history.writers import PREFIX
 from sgd_analysis.recording import sizes
 from sgd_analysis.recording.arguments import check_continues, check_kinds, check_source_of_loss
 from sgd_analysis.recording.attachment import Attachment
 from sgd_analysis.recording.gathering import gather
+from sgd_analysis.recording.live import Live
 from sgd_analysis.recording.messages import Messages
 from sgd_analysis.recording.metadata import metadata_of
 from sgd_analysis.recording.parameters import Parameters
@@ -42,18 +45,19 @@ def record(
 
     Args:
         optimizer: the loop's optimizer, of any class from `torch.optim` or derived from one.
-        criteria: the loss modules that the loop calls: they tell how many samples a batch has.
-            Without any, as for a loss that is a function, losses and gradients are recorded all
-            the same; sizes, running loss and path gradient are nan unless `n_samples` is a
-            number, or `observe` tells the sizes.
-        steps_per_epoch: the number of optimizer steps after which an epoch ends; with a loader
-            that accumulates no gradients, `len(loader)`. None: the loop calls `end_epoch()`.
-        n_samples: how many samples a batch counts for: its `n_samples` and its `denominator`. A
-            function of what the criterion is called with; or the number, where it is the same in
-            each backward pass, whatever computes the loss. By default, the number of samples
+        criteria: the loss modules that the loop calls, if it calls some. They tell how many samples
+            a batch has; without any, as for a loss that is a function or is computed inside of
+            the model, the graph of the loss tells, where it is torch's own or a plain mean.
+        steps_per_epoch: the number of optimizer steps after which an epoch ends. None: it ends
+            where the loop calls `end_epoch()`; and if it never does, where the `DataLoader` that
+            gives the batches has no more, or is iterated anew.
+        n_samples: how many samples a batch counts for: its `n_samples` and its `denominator`.
+            The number, where it is the same in each backward pass; or a function: of what the
+            criterion is called with, and without a criterion of nothing, such as `lambda:
+            len(inputs)`, called in each backward pass. By default, the number of samples
             is the length of the criterion's first argument, and the denominator what the mean of
             torch's own losses divides by: the number of targets not ignored, the sum of their
-            class weights, or the number of elements.
+            class weights, or the number of elements. What nothing tells is nan, and said once.
         loss: what a step's loss is. "objective": the function whose gradient the step takes, what
             the loop calls `backward()` on. "criteria": what the criteria say, as means: several
             calls of one averaged by their denominators, several criteria added up, without
@@ -107,21 +111,23 @@ class Recorder:
     does not count, nor one for another optimizer. Where a loop leaves gradients uncleared from one
     step to the next, only the passes of the present step are added up. The criteria tell the
     number of samples: that of the first one's largest call in each of those passes, added up over
-    them. Of a step with a closure, the closure's first evaluation counts. `observe` overrides the
-    loss.
+    them; of a pass through none the graph of its loss does. Of a step with a closure, the closure's
+    first evaluation counts. `observe` overrides the loss.
 
     Only the thread that makes the steps is looked at.
 
     The hooks never raise, never warn and never wait for a device within a step. What they have
-    to say is said as a warning by `end_epoch()` or `close()`; the device is waited for when an
-    epoch ends, and when `history` is read.
+    to say is logged by the logger "sgd_analysis" when the first epoch has ended, and said as a
+    warning by `end_epoch()` or `close()`; the device is waited for when an epoch ends, and when
+    `history` is read.
 
     Args:
         optimizer: the loop's optimizer.
         criteria: the loss modules that the loop calls; they tell how many samples a batch has.
-        steps_per_epoch: the number of steps after which an epoch ends; None: `end_epoch()` ends it.
-        n_samples: how many samples a batch counts for: a number, or a function of what a criterion
-            is called with; None: what torch's own losses are means of.
+        steps_per_epoch: the number of steps after which an epoch ends; None: `end_epoch()` ends it,
+            or the loader of the batches.
+        n_samples: how many samples a batch counts for: a number, or a function, as for `record`;
+            None: what torch's own losses are means of.
         loss: what a step's loss is, its "objective" or what the "criteria" say, as means.
         gradients: "auto" keeps them while they fit into `memory`, "norms" their norms and the sum
             of the present epoch, "none" nothing.
@@ -201,8 +207,12 @@ class Recorder:
             history=history,
         )
         self._n_before = self._rows.n_steps  # the rows of the recording it continues
+        self._evaluated = {} if history is None else dict(history.evaluated)
         self._messages = Messages()
+        failed = self._messages.logger_failed
+        self._live = Live(self._n_before, self._rows.n_epochs, failed)
         self._is_open = True  # until close()
+        self._kept: History | None = None  # once the loop is let go
         self._attachment = Attachment(
             optimizer,
             criteria,
@@ -211,6 +221,7 @@ class Recorder:
             rows=self._rows,
             messages=self._messages,
             steps_per_epoch=self._steps_per_epoch,
+            epoch_ends=self._live.hand_over,
             from_criteria=loss == "criteria",
             watches_local=watches_local,
         )
@@ -224,6 +235,8 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._kept is not None:
+            return
         self._detach()
         if error is None:
             self._look_for_epochs()
@@ -234,8 +247,8 @@ class Recorder:
 
     def __repr__(self) -> str:
         state = "recording" if self._is_open else "closed"
-        steps = self._rows.n_steps
-        return f"Recorder({state}, {steps} steps, {self._rows.n_epochs} finished epochs)"
+        rows = self._rows if self._kept is None else self._kept
+        return f"Recorder({state}, {rows.n_steps} steps, {rows.n_epochs} finished epochs)"
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -245,8 +258,11 @@ class Recorder:
     @property
     def history(self) -> History:
         """The `History` recorded so far; while recording, too."""
+        if self._kept is not None:
+            return self._kept
         shards = {"shards": self._parameters.shards} if self._parameters.is_sharded else {}
-        return self._rows.history(self._metadata | shards)
+        beside = evaluated.padded(self._evaluated, self._rows.n_epochs)
+        return self._rows.history(self._metadata | shards, beside)
 
     def observe(
         self, loss: float | Tensor, n_samples: float, denominator: float | None = None
@@ -289,11 +305,110 @@ class Recorder:
             self._attachment.end_epoch()
         self._warn()
 
+    def evaluate(self, /, **values: float | Tensor | evaluated.Measured) -> None:
+        """Keep what the loop has evaluated, beside the epoch that has just finished.
+
+        Call it after `end_epoch()`, or after an epoch's last step, and after `close()`, too. It is
+        in `history.evaluated`, in the tables by epoch, and in `history.plot()`. Names that were
+        given for this epoch before are overwritten, others stay.
+
+        Args:
+            values: numbers and tensors of one element, each under its name; and surveys. A survey
+                called `train` gives `train_empirical_risk`, `train_full_gradient_norm`,
+                `train_mean_batch_gradient_norm`, and `train_gradient_noise_scale` where that is
+                exact.
+
+        Raises:
+            RuntimeError: if no epoch has finished, or `record_all` has closed the recorder.
+            TypeError: if a value is nothing of the kind.
+            ValueError: if a tensor has several elements, or a name is that of another column.
+
+        Example:
+            >>> import torch
+            >>> from sgd_analysis import record, survey
+            >>> model, criterion = torch.nn.Linear(2, 1), torch.nn.MSELoss()
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> data = [(torch.ones(5, 2), torch.zeros(5, 1))] * 3
+            >>> with record(optimizer, criterion) as recorder:
+            ...     for epoch in range(2):
+            ...         for inputs, targets in data:
+            ...             optimizer.zero_grad()
+            ...             criterion(model(inputs), targets).backward()
+            ...             optimizer.step()
+            ...         recorder.end_epoch()
+            ...         risk = survey(model, criterion, data)
+            ...         recorder.evaluate(test=0.5 / (epoch + 1), train=risk)
+            >>> recorder.history.evaluated["test"].tolist()
+            [0.5, 0.25]
+            >>> recorder.history.evaluated["train_empirical_risk"].shape
+            (2,)
+        """
+        if self._kept is not None:
+            raise RuntimeError("evaluate() comes too late, record_all() has let the loop go")
+        numbers = evaluated.numbers_of(values)
+        self._finish_found_epoch()
+        n_epochs = self._rows.n_epochs
+        self._evaluated = evaluated.with_last(self._evaluated, n_epochs, numbers)
+        end = self._rows.n_steps - self._rows.steps_in_epoch
+        self._live.hand_over_evaluated(numbers, end)
+        if n_steps := self._rows.steps_in_epoch:
+            self._messages.evaluated_late(n_steps)
+        self._warn()
+
+    def _finish_found_epoch(self) -> None:
+        if self._is_open:
+            self._attachment.finish_epoch()
+        if not self._rows.n_epochs:
+            raise RuntimeError(
+                "evaluate() keeps values beside the epoch that has just finished, and none has: "
+                "give record() steps_per_epoch=, or call recorder.end_epoch() before it"
+            )
+
+    def log_to(self, writer: Any, prefix: str = PREFIX) -> None:
+        """Hand the rows to a logger while the loop goes on: whenever an epoch ends.
+
+        What is `evaluated` follows when it is, and `close()` hands over what is left. What the
+        logger is told is what `history.log_to(writer)` would tell it. If it raises, it is dropped;
+        the loop and the recording go on, and a warning says so in the end. With several processes,
+        each may have a logger for what it records itself.
+
+        Args:
+            writer: a logger, as for `History.log_to`.
+            prefix: what the names begin with: another one for each of several optimizers.
+
+        Raises:
+            RuntimeError: if the recorder is closed.
+            TypeError: if the writer is of no kind that is known.
+
+        Example:
+            >>> import torch
+            >>> from sgd_analysis import record
+            >>> class Printer:
+            ...     def log(self, numbers, step):
+            ...         print(step, numbers.get("sgd_analysis/running_loss", "-"))
+            >>> weight = torch.nn.Parameter(torch.tensor([3.0]))
+            >>> optimizer = torch.optim.SGD([weight], lr=0.25)
+            >>> with record(optimizer, n_samples=1, steps_per_epoch=2) as recorder:
+            ...     recorder.log_to(Printer())
+            ...     for _ in range(3):
+            ...         optimizer.zero_grad()
+            ...         weight.square().sum().backward()
+            ...         optimizer.step()
+            ...     print("the loop has ended")
+            1 -
+            2 5.625
+            the loop has ended
+            3 -
+        """
+        self._require_open("log_to")
+        self._live.add(writer, prefix, lambda: self.history)
+
     def close(self) -> None:
         """Take every hook off. What was recorded stays; closing twice does no harm."""
-        self._detach()
-        self._look_for_epochs()
-        self._warn()
+        if self._kept is None:
+            self._detach()
+            self._look_for_epochs()
+            self._warn()
 
     def gather(self) -> History | None:
         """Put the histories of several processes together; every one of them has to call this.
@@ -301,31 +416,41 @@ class Recorder:
         Returns:
             On rank 0 the global history: its losses are size-weighted means over the ranks (plain
             means if the objectives are sums), its `n_samples` and denominators sums over them, its
-            gradients the averaged ones; `ranks` holds the history of each rank with its local
-            gradients. Of sharded parameters (DTensors, as `fully_shard` makes them) each rank has
-            recorded its own shards, the first of those that hold the same; here they are put
-            together. On the other ranks None. With a single process, `history`.
+            gradients the averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
+            the history of each rank with its local gradients. Of sharded parameters (DTensors, as
+            `fully_shard` makes them) each rank has recorded its own shards, the first of those
+            that hold the same; here they are put together. On the other ranks None. With a single
+            process, `history`.
 
         Raises:
             RuntimeError: if the ranks have recorded different numbers of steps or epochs.
         """
         return gather(self.history)
 
+    def _let_go(self) -> list[str]:
+        """Close, and keep nothing but the history.
+
+        Returns:
+            What there is to say.
+        """
+        if self._kept is not None:
+            return []
+        self._detach()
+        self._look_for_epochs()
+        messages = self._new_messages()
+        self._kept = self.history
+        del self._rows, self._parameters, self._attachment  # which hold the model's tensors
+        return messages
+
     def _detach(self) -> None:
         self._is_open = False
         self._attachment.detach()
-        self._look_for_steps()
+        self._attachment.look_for_steps()
+        self._attachment.look_for_rescaling()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()
-
-    def _look_for_steps(self) -> None:
-        if self._rows.n_steps > self._n_before:
-            return
-        if n_waiting := self._attachment.losses.n_waiting:
-            self._messages.no_step(n_waiting)
-        elif self._parameters.have_moved():
-            self._messages.no_step_of_what_has_moved()
+        self._live.close()
 
     def _look_for_epochs(self) -> None:
         if self._rows.n_steps > self._n_before and not self._rows.n_epochs:
@@ -333,7 +458,7 @@ class Recorder:
                 self._messages.no_epoch()
 
     def _new_messages(self) -> list[str]:
-        self._look_for_steps()
+        self._attachment.look_for_steps()
         if self._attachment.losses.is_late:
             self._messages.late()
         if any(self._attachment.losses.unsure):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -128,7 +129,9 @@ class Rows:
         self._columns.end_epoch()
 
     @quiet
-    def history(self, metadata: Mapping[str, Any]) -> History:
+    def history(
+        self, metadata: Mapping[str, Any], evaluated: Mapping[str, NDArray[np.float64]]
+    ) -> History:
         """Return what was recorded so far, in views that later rows do not change."""
         self._resolve()
         columns = self._columns
@@ -145,6 +148,7 @@ class Rows:
             gradients=gradients,
             local_gradients=local,
             kept_weights=None if self._weights is None else read_only(self._weights.rows),
+            evaluated={name: read_only(column) for name, column in evaluated.items()},
             metadata=metadata,
         )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sgd_analysis._arrays import Value, quotient
-from sgd_analysis.recording.passes import Call, Observed, Pass
+from sgd_analysis.recording.passes import NO_CRITERION, Call, Observed, Pass
 
 
 class StepLoss(NamedTuple):
@@ -39,13 +39,11 @@ class StepLosses:
 
     Args:
         from_criteria: whether it is what the criteria say instead of the objective.
-        n_samples: of a pass through no criterion; nan if that is not known.
     """
 
-    def __init__(self, *, from_criteria: bool, n_samples: float = math.nan) -> None:
+    def __init__(self, *, from_criteria: bool) -> None:
         self.is_late = False  # whether a loss was observed after the step it belongs to
         self._from_criteria = from_criteria
-        self._n_samples = n_samples
         self._last_objective: Value = math.nan
 
     def of(self, passes: Sequence[Pass], observed: Sequence[Observed]) -> StepLoss:
@@ -67,12 +65,10 @@ class StepLosses:
         self, passes: Sequence[Pass], observed: Sequence[Observed], objective: Value | None
     ) -> StepLoss:
         n_samples, denominator, divisor = _sizes(passes)
-        if self._n_samples is not math.nan and n_samples is math.nan and passes:
-            n_samples = denominator = self._n_samples * _sum(one.weight for one in passes)
         if observed:
             loss, n_samples, denominator = _mean_of_observed(observed)
-        elif self._from_criteria and any(one.calls for one in passes):
-            loss = _mean_of_criteria(passes)
+        elif self._from_criteria and (calls := _calls_of_criteria(passes)):
+            loss = _mean_of_criteria(calls)
         else:
             return StepLoss(self._last_objective, n_samples, denominator, None, divisor)
         if isinstance(loss, float) and isinstance(objective, float) and loss == objective:
@@ -153,9 +149,14 @@ def _mean_of_observed(observed: Sequence[Observed]) -> tuple[Value, Value, Value
     return _sum(s.denominator * s.value for s in observed) / denominator, n_samples, denominator
 
 
-def _mean_of_criteria(passes: Sequence[Pass]) -> Value:
-    """Return the means of the criteria over all of their calls, added up."""
+def _calls_of_criteria(passes: Sequence[Pass]) -> list[tuple[Value, Call]]:
+    """Return all calls of criteria, each with the weight of its pass."""
     calls = [(one.weight, call) for one in passes for call in one.calls]
+    return [(weight, call) for weight, call in calls if call.criterion != NO_CRITERION]
+
+
+def _mean_of_criteria(calls: Sequence[tuple[Value, Call]]) -> Value:
+    """Return the means of the criteria over all of their calls, added up."""
     criteria = sorted({call.criterion for _, call in calls})
     return _sum(_mean_of_calls([c for c in calls if c[1].criterion == one]) for one in criteria)
 

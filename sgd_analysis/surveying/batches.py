@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 
-from sgd_analysis._validation import kind_of
-
+# Inputs and targets; or the whole batch twice, where it is no pair or the model takes it whole.
 Batch: TypeAlias = tuple[Any, Any]
 
 _WORKSPACE = 32 << 20  # bytes, about, for the batches that are evaluated at once
@@ -28,27 +27,28 @@ class Run(NamedTuple):
     stacked: tuple[Tensor, Tensor] | None = None
 
 
-def in_lists(loader: Iterable[Any], row_bytes: int) -> Iterator[list[Batch]]:
+def in_lists(
+    loader: Iterable[Any], row_bytes: int, *, whole: bool = False
+) -> Iterator[list[Batch]]:
     """Yield a loader's batches in lists, as many at once as fit into the workspace.
 
     Args:
-        loader: an iterable of pairs (inputs, targets).
+        loader: an iterable of batches.
         row_bytes: how many bytes the gradient of one batch takes.
+        whole: whether a pair, too, is one batch, and not inputs and targets.
 
     Yields:
         At least one batch at a time.
 
     Raises:
-        TypeError: if a batch is no pair.
+        TypeError: if a batch is a tuple and no pair, unless it is taken whole.
     """
     batches = iter(loader)
     most = _MOST_FROM_WORKERS if getattr(loader, "num_workers", 0) else _MOST_AT_ONCE
     while first := list(itertools.islice(batches, 1)):
-        _check_pairs(first)
-        n_at_once = min(_n_in_workspace(first[0], row_bytes), most)
-        rest = list(itertools.islice(batches, n_at_once - 1))
-        _check_pairs(rest)
-        yield first + rest
+        pairs = _as_pairs(first, whole=whole)
+        n_at_once = min(_n_in_workspace(pairs[0], row_bytes), most)
+        yield pairs + _as_pairs(list(itertools.islice(batches, n_at_once - 1)), whole=whole)
 
 
 def in_runs(batches: list[Batch], *, stack: bool) -> Iterator[Run]:
@@ -80,16 +80,39 @@ def may_reorder(loader: object) -> bool:
     return type(sampler) is not SequentialSampler
 
 
-def _check_pairs(batches: list[Any]) -> None:
+def length_of(batch: Any) -> int | None:
+    """Return how many samples a batch has, if all its tensors and lists have one length."""
+    parts: Iterable[Any] = [batch]
+    if isinstance(batch, (Mapping, tuple, list)):
+        parts = batch.values() if isinstance(batch, Mapping) else batch
+    lengths = {len(part) for part in parts if has_length(part)}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def has_length(part: Any) -> bool:
+    """Return whether a part of a batch has one entry a sample, as far as can be seen."""
+    return isinstance(part, (tuple, list)) or (isinstance(part, Tensor) and part.ndim > 0)
+
+
+def _as_pairs(batches: list[Any], *, whole: bool) -> list[Batch]:
     # Over thousands of batches of one sample these checks take as long as the gradients, save in
     # this way.
-    if set(map(type, batches)) <= {tuple, list} and set(map(len, batches)) <= {2}:
-        return
-    for batch in batches:
-        is_sequence = isinstance(batch, (tuple, list))
-        if not is_sequence or len(batch) != 2:
-            given = f"{len(batch)} items" if is_sequence else kind_of(batch)
-            raise TypeError(f"loader must yield pairs (inputs, targets), one a batch, got {given}")
+    if not whole and set(map(type, batches)) <= {tuple, list} and set(map(len, batches)) <= {2}:
+        return batches
+    return [_as_pair(batch, whole=whole) for batch in batches]
+
+
+def _as_pair(batch: Any, *, whole: bool) -> Batch:
+    if whole or not isinstance(batch, (tuple, list)):
+        return batch, batch
+    if len(batch) != 2:
+        raise TypeError(
+            "loader must yield pairs (inputs, targets), one a batch, or with a criterion of "
+            f"(output, batch) mappings or tensors, got {len(batch)} items: write the several "
+            "inputs of a model as a mapping from the arguments of its forward, "
+            "(({'x': x, 'lengths': n}, y) for x, n, y in loader)"
+        )
+    return batch[0], batch[1]
 
 
 def _n_in_workspace(batch: Batch, row_bytes: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgd_analysis._random_state import seed_all
-from sgd_analysis.surveying.batches import Batch
+from sgd_analysis.surveying.batches import Batch, has_length, length_of
 from sgd_analysis.surveying.drawing import would_draw_in_training
 from sgd_analysis.surveying.evaluation import FixedWeights
 
@@ -39,12 +39,12 @@ def couples(weights: FixedWeights, *, compare: bool) -> bool:
     if not compare or weights.forward.is_known or weights.first is None:
         return False
     inputs, targets, loss = weights.first
-    if not (_n_rows(inputs) == _n_rows(targets) >= 2):
+    n = length_of(inputs) or 0
+    if n < 2 or n != length_of(targets):
         return False
-    half = (len(inputs) + 1) // 2
-    halves = zip(inputs.split(half), targets.split(half), strict=True)
     try:
-        means, counts = _without_drawing(weights, [(inputs, targets), *halves])
+        batches = [(inputs, targets), *_halves(inputs, targets, n)]
+        means, counts = _without_drawing(weights, batches)
     except Exception:
         return True  # nobody knows, and to survey the batches visited is always right
     together = np.average(means[1:], weights=counts[1:]) if sum(counts[1:]) else means[0]
@@ -93,16 +93,28 @@ def _without_drawing(weights: FixedWeights, batches: list[Batch]) -> tuple[list[
         for inputs, targets in batches:
             seed_all(0, weights.forward.generators)
             loss, predictions = weights.forward.call(inputs, targets, mode=quiet)
-            (count,), _ = weights.counts.of([predictions], [targets])
-            means.append(float(loss.detach()) / (count if weights.takes_sums else 1.0))
+            read = weights.counts.read(loss, targets)
+            (count,), _ = weights.counts.of([predictions], [targets], [read])
+            is_sum = weights.takes_sums or read.is_sum
+            means.append(float(loss.detach()) / (count if is_sum else 1.0))
             counts.append(count)
     finally:
         before.restore()
     return means, counts
 
 
-def _n_rows(part: Any) -> int:
-    return len(part) if isinstance(part, Tensor) and part.ndim else 0
+def _halves(inputs: Any, targets: Any, n: int) -> list[Batch]:
+    halves = slice((n + 1) // 2), slice((n + 1) // 2, n)
+    return [(_part(inputs, half), _part(targets, half)) for half in halves]
+
+
+def _part(batch: Any, rows: slice) -> Any:
+    """Return some samples of a batch that has one length."""
+    if isinstance(batch, Mapping):
+        return {name: part[rows] if has_length(part) else part for name, part in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return [part[rows] if has_length(part) else part for part in batch]
+    return batch[rows]
 
 
 def _are_close(one: float, other: float, like: Tensor) -> bool:

@@ -10,19 +10,20 @@ from torch.func import functional_call
 
 from sgd_analysis._random_state import RandomStates
 from sgd_analysis._weights import trainable
+from sgd_analysis.surveying.calling import called, own_loss
 from sgd_analysis.surveying.drawing import is_of_torch, watched
 from sgd_analysis.surveying.kept_state import KeptState
 
 
 class Forward:
-    """A model and its criterion as a function of a batch alone.
+    """A model and its criterion, or its own loss, as a function of a batch alone.
 
     Forward passes run on copies of the parameters and buffers, so that what they write (a batch
     norm's running statistics, say) reaches neither the model nor the next batch. What they leave
     in attributes of the modules is put back before each, and at last by `restore`.
     """
 
-    def __init__(self, model: nn.Module, criterion: Callable[..., Any]) -> None:
+    def __init__(self, model: nn.Module, criterion: Callable[..., Any] | None) -> None:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module  # the wrapper would wait for the other ranks
         self.whole = _Whole(model, criterion)
@@ -65,12 +66,7 @@ class Forward:
             for module, training in before:
                 module.training = training
         self.drawing |= drawing
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
-            raise ValueError(
-                "criterion must return one number as a tensor, the mean (or the sum) over the "
-                f"batch, got {given}"
-            )
+        self._check_is_one_number(loss)
         return loss, predictions
 
     def prepared(self) -> dict[str, Tensor]:
@@ -93,6 +89,16 @@ class Forward:
         """Undo what forward passes have left in attributes of the modules, and the generators."""
         self._kept.restore()
         self._at_start.restore()
+
+    def _check_is_one_number(self, loss: Any) -> None:
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            given = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
+            is_own = self.whole.criterion is None
+            who = "with criterion=None the model" if is_own else "criterion"
+            raise ValueError(
+                f"{who} must return one number as a tensor, the mean (or the sum) over the "
+                f"batch, got {given}"
+            )
 
 
 class _Copies:
@@ -124,7 +130,7 @@ class _Whole(nn.Module):
     as a weight norm's are, and run.
     """
 
-    def __init__(self, model: nn.Module, criterion: Callable[..., Any]) -> None:
+    def __init__(self, model: nn.Module, criterion: Callable[..., Any] | None) -> None:
         super().__init__()
         self.model, self.criterion = model, criterion
         has_hooks = isinstance(criterion, nn.Module)
@@ -133,5 +139,8 @@ class _Whole(nn.Module):
         self._call = (plain.forward if has_hooks else plain,)  # in a tuple, lest it be a submodule
 
     def forward(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        predictions = self.model(inputs)
-        return self._call[0](predictions, targets), predictions
+        if self.criterion is None:
+            outputs = called(self.model, inputs, spread=True)
+            return own_loss(outputs), outputs
+        outputs = called(self.model, inputs, spread=False)
+        return self._call[0](outputs, targets), outputs

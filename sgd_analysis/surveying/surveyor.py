@@ -23,7 +23,7 @@ from sgd_analysis.surveying.tally import Tally
 
 def survey(
     model: nn.Module,
-    criterion: Criterion,
+    criterion: Criterion | None,
     loader: Iterable[Any],
     *,
     memory: int = 64 << 20,
@@ -51,19 +51,28 @@ def survey(
     Args:
         model: any module with at least one trainable parameter.
         criterion: a loss module, with reduction "mean" or "sum", or a function (predictions,
-            targets) -> the mean over the batch.
-        loader: an iterable of batches (inputs, targets) on the model's device: a DataLoader, or a
-            list of pairs. It says which samples there are, and how they are put in batches. One
+            targets) -> the mean over the batch, or a sum that its graph shows to be one. None:
+            the model returns its loss, as one number; as `loss` of an object or a mapping; in a
+            tuple, as the one number that has a gradient; or as a mapping of losses to be added up.
+        loader: an iterable of batches on the model's device: a DataLoader, or a list. Of a pair
+            (inputs, targets) the model is given the inputs; of a mapping, a tensor or another
+            object that is a batch, all of it, and the criterion is one of (output, batch). With
+            criterion None, a pair or a longer tuple is given to the model whole, as several
+            arguments; a mapping always is as keyword arguments, if the model's forward takes
+            them. The loader says which samples there are, and how they are put in batches. One
             that shuffles gives other batches than the epoch before has visited, and a batch norm
             in training mode then other losses: keep those visited, by `visited = list(loader)`.
         memory: the bytes that the batches' gradients may take. When there are more, none of them
             is kept, only the full gradient and the norms. Besides them and a copy of the model,
             what is evaluated at once takes some 32 MiB, or what one batch takes.
-        n_samples: how many samples a batch counts for, a function of (predictions, targets) that
-            gives its `denominator`; also its `n_samples`, if the predictions have no length. By
+        n_samples: how many samples a batch counts for, a function of (predictions, targets), or
+            where there is no pair of these, of (output, batch), that gives its `denominator`. By
             default, what the mean of torch's own losses divides by, as `record` has it: the
             number of targets not ignored, the sum of their class weights, or the number of
-            elements; for other criteria the length of the predictions.
+            elements. Of a function, or of the model's own loss, its graph tells that, where it
+            can; of other criteria the length of the predictions stands for it. The batch's
+            `n_samples` is the length of the predictions; where they have none, that of all
+            tensors and lists in the batch, and where these differ, the denominator.
         draws: where the model draws random numbers (dropout in training mode), over how many
             draws each batch's loss and gradient are averaged, at least two: at so many times the
             cost. The survey then has a `standard_error`, and the `noise` that the modules which
@@ -75,12 +84,11 @@ def survey(
         A `Survey` of the batches in the loader's order.
 
     Raises:
-        TypeError: if an argument is of the wrong kind, or the loader does not yield pairs.
+        TypeError: if an argument is of the wrong kind, or a batch does not fit the model.
         ValueError: if the model has nothing to train, if its forward pass or the criterion draws
             random numbers and no draws are asked for, if the loss is not one number that depends
-            on the weights, if a model returns one number a batch and n_samples is not given, if a
-            batch has another loss at the end of the survey, if there is no batch, or if a number
-            is out of range.
+            on the weights, if nobody says of how many samples it is a mean, if a batch has another
+            loss at the end of the survey, if there is no batch, or if a number is out of range.
 
     Example:
         >>> import torch
@@ -100,7 +108,7 @@ def survey(
         over_draws = Draws(weights, n_draws, seed) if n_draws else None
         evaluate = over_draws.evaluate if over_draws else weights.evaluate
         try:
-            for batches in in_lists(loader, weights.row_bytes):
+            for batches in in_lists(loader, weights.row_bytes, whole=criterion is None):
                 for evaluated in evaluate(batches):
                     tally.add(*evaluated)
             check_repeatable(weights, seed_for=over_draws.seed_for if over_draws else None)
@@ -118,15 +126,14 @@ def survey(
 def _check_kinds(model: object, criterion: object, loader: object, n_samples: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {kind_of(model)}")
-    if not callable(criterion):
+    if criterion is not None and not callable(criterion):
         raise TypeError(
-            "criterion must be callable as criterion(predictions, targets), got "
-            f"{kind_of(criterion)}"
+            "criterion must be callable as criterion(predictions, targets), or None for a model "
+            f"that returns its loss, got {kind_of(criterion)}"
         )
     if not isinstance(loader, Iterable):
         raise TypeError(
-            "loader must be an iterable of batches (inputs, targets), such as a DataLoader, got "
-            f"{kind_of(loader)}"
+            f"loader must be an iterable of batches, such as a DataLoader, got {kind_of(loader)}"
         )
     if n_samples is not None and not callable(n_samples):
         raise TypeError(

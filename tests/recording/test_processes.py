@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import History, record
+from sgd_analysis import History, noise_of_ranks, record
 
 N_RANKS = 2
 KEPT = ["plain", "accumulated", "bucket views", "bucket views, accumulated and zeroed"]
@@ -91,6 +91,7 @@ def compare(name, settings, bucket_views=False, **loop):
     unrecorded, _ = train(wrapped(), None, **loop)
     model = wrapped()
     recorded, recorder = train(model, settings, **loop)
+    recorder.evaluate(test=rank + 1.0)
     gathered_while_recording = recorder.gather()
     recorder.close()
     results[name] = {
@@ -355,6 +356,10 @@ class TestGathering:
 
     def test_the_gradient_is_the_averaged_one_and_the_ranks_keep_their_own(self, ranks):
         gathered, histories = self.of(ranks, "plain")
+        assert gathered.evaluated.keys() == {"test"}
+        assert_array_equal(gathered.evaluated["test"], [np.nan, 1.0])  # rank 0's own
+        for found, test in zip(gathered.ranks, (1.0, 2.0), strict=True):
+            assert_array_equal(found.evaluated["test"], [np.nan, test])
         assert_array_equal(gathered.gradient, histories[0].gradient)
         assert gathered.local_gradients is None
         assert len(gathered.ranks) == N_RANKS
@@ -416,6 +421,29 @@ class TestGathering:
     @staticmethod
     def of(ranks, run):
         return ranks[0][run]["gathered"], [rank[run]["history"] for rank in ranks]
+
+
+class TestNoise:
+    """The noise scale of an epoch, from what two ranks with batches of 6 and 3 have recorded."""
+
+    @pytest.mark.parametrize("run", ["plain", "norms", "accumulated"])
+    def test_its_terms_are_those_of_the_local_gradients(self, ranks, run):
+        histories = [rank[run]["history"] for rank in ranks]
+        gradients = [oracles(rank, h)[1] for rank, h in zip(ranks, histories, strict=True)]
+        small = np.mean([np.sum(own**2, axis=1) for own in gradients], axis=0)
+        large = np.sum(np.mean(gradients, axis=0) ** 2, axis=1)
+        h = (1 / 6 + 1 / 3) / 2
+        variance = (small - large) / (h - h / 2)  # in the mean of many steps
+        found = noise_of_ranks(ranks[0][run]["gathered"], n_samples=np.inf)
+        means = variance.reshape(2, 3).mean(axis=1)
+        assert_allclose(found.gradient_variance, means, rtol=1e-10)
+        squares = (2 * large - small).reshape(2, 3).mean(axis=1)
+        assert_allclose(found.full_gradient_norm_squared, squares, rtol=1e-10, atol=1e-14)
+        assert found.unknown == ("3 steps are too few for an estimate: it takes 10",) * 2
+
+    def test_of_sharded_parameters_there_is_none(self, ranks):
+        with pytest.raises(ValueError, match="with sharded parameters no rank has one"):
+            noise_of_ranks(ranks[0]["sharded"]["norms"]["gathered"])
 
 
 class TestOneProcess:

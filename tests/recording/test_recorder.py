@@ -287,10 +287,10 @@ class TestFunctionalLosses:
         assert_array_equal(history.gradient, np.ones((4, 21)))
         assert history.n_epochs == 2
 
-    def test_a_loss_of_which_no_criterion_tells_the_size_is_recorded_all_the_same(self):
-        loop = Loop()
+    def test_a_loss_of_which_nothing_tells_the_size_is_recorded_all_the_same(self):
+        loop = Loop(criterion=lambda predictions, targets: (predictions - targets).square().sum())
         recorder = record(loop.optimizer, nn.L1Loss(), steps_per_epoch=2)
-        loop.run(4)
+        loop.run(4, size=3)
         with pytest.warns(UserWarning, match="number of samples of 4 steps is not known"):
             recorder.close()
         loop.check(recorder.history)

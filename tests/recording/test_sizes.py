@@ -99,6 +99,128 @@ class TestANumberOfSamples:
         assert_array_equal(recorder.history.n_samples, [3])
 
 
+class TestANumberOfSamplesByAFunction:
+    """Where batches differ in size, and nothing else tells."""
+
+    def test_without_a_criterion_it_is_called_with_nothing_in_each_backward_pass(self, model, sgd):
+        with record(sgd, n_samples=lambda: len(inputs)) as recorder:
+            for inputs, targets in batches(2) + batches(1, size=2):
+                (model(inputs) - targets).square().sum().backward()
+                (0 * model(inputs)).sum().backward()
+                sgd.step()
+                sgd.zero_grad()
+        assert_array_equal(recorder.history.n_samples, [10, 10, 4])
+        assert_array_equal(recorder.history.denominator, [10, 10, 4])
+
+    @pytest.mark.parametrize("wrong", [None, -1])
+    def test_what_it_returns_that_is_no_number_is_told(self, model, sgd, wrong):
+        recorder = record(sgd, n_samples=lambda: wrong)
+        model(torch.ones(2, 3)).sum().backward()
+        sgd.step()
+        with pytest.warns(UserWarning, match=f"not known.*{wrong}.*called with nothing"):
+            recorder.close()
+        assert np.isnan(recorder.history.n_samples).all()
+
+    def test_that_of_calls_does_not_speak_for_what_is_none(self, model, criterion, sgd):
+        recorder = record(sgd, criterion, n_samples=lambda predictions, targets: 7)
+        ((inputs, targets),) = batches(1)
+        nn.functional.mse_loss(model(inputs), targets).backward()
+        sgd.step()
+        with pytest.warns(UserWarning, match="number of samples of 1 steps is not known"):
+            recorder.close()
+
+
+class TestSizesFromTheGraph:
+    """A loss that is a function is as good as a criterion, as far as its graph tells."""
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("gradients", ["auto", "norms"])
+    @pytest.mark.parametrize(
+        ("criterion", "function"),
+        [
+            (nn.MSELoss(), nn.functional.mse_loss),
+            (
+                nn.MSELoss(reduction="sum"),
+                lambda p, t: nn.functional.mse_loss(p, t, reduction="sum"),
+            ),
+            (nn.L1Loss(), lambda p, t: (p - t).abs().mean()),
+        ],
+    )
+    def test_a_function_is_recorded_as_the_criterion_is(self, criterion, function, gradients):
+        def recorded(loss, *criteria):
+            model = network()
+            sgd = torch.optim.SGD(model.parameters(), 0.01)
+            with record(sgd, *criteria, steps_per_epoch=4, gradients=gradients) as recorder:
+                train(model, loss, sgd, batches(3) + batches(1, size=2))
+            return recorder.history
+
+        expected, found = recorded(criterion, criterion), recorded(function)
+        assert_array_equal(found.n_samples, [5, 5, 5, 2])
+        for name in ("loss", "n_samples", "denominator", "batch_loss", "running_loss"):
+            assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert_array_equal(found.path_gradient, expected.path_gradient)
+
+    def test_targets_that_are_ignored_do_not_count(self):
+        model = network(n_outputs=3)
+        sgd = torch.optim.SGD(model.parameters(), 0.0)
+        targets = torch.tensor([0, -100, 1, 2, -100])
+        inputs = torch.randn(5, 3)
+        with record(sgd, steps_per_epoch=2) as recorder:
+            for rows in (slice(0, 2), slice(2, 5)):
+                nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+                sgd.step()
+                sgd.zero_grad()
+        assert_array_equal(recorder.history.denominator, [1, 2])
+        assert_array_equal(recorder.history.n_samples, [2, 3])
+        whole = nn.functional.cross_entropy(model(inputs), targets).item()
+        assert_allclose(recorder.history.running_loss, [whole], rtol=1e-6)
+
+    def test_accumulated_sums_divided_by_all_that_counts_are_a_mean(self, model, sgd):
+        """As frameworks do that know how many tokens all micro-batches have."""
+        with record(sgd, steps_per_epoch=1, gradients="norms") as recorder:
+            for inputs, targets in batches(2) + batches(1, size=2):
+                loss = nn.functional.mse_loss(model(inputs), targets, reduction="sum")
+                (loss / 12).backward()
+            before = recorder.history.n_steps
+            sgd.step()
+        history = recorder.history
+        assert before == 0
+        assert_array_equal(history.n_samples, [12])
+        # The twelfth that each sum is multiplied by is one in single precision.
+        assert_allclose(history.running_loss, history.loss, rtol=1e-6)
+        assert_allclose(history.path_gradient_norm, history.gradient_norm, rtol=1e-6)
+
+    def test_of_tokens_the_loss_is_known_and_the_samples_are_not(self):
+        model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
+        sgd = torch.optim.SGD(model.parameters(), 0.1)
+        tokens = torch.randint(7, (2, 6))
+        recorder = record(sgd, steps_per_epoch=1)
+        loss = nn.functional.cross_entropy(model(tokens).view(-1, 7), tokens.view(-1))
+        loss.backward()
+        sgd.step()
+        with pytest.warns(UserWarning, match="flattened.*running loss, are known"):
+            recorder.close()
+        assert_array_equal(recorder.history.denominator, [12])
+        assert_array_equal(recorder.history.running_loss, [loss.item()])
+        assert np.isnan(recorder.history.n_samples).all()
+
+    def test_a_critics_two_means_are_about_as_many_samples(self, model, sgd):
+        with record(sgd) as recorder:
+            (model(torch.randn(4, 3)).mean() - model(torch.randn(4, 3)).mean()).backward()
+            sgd.step()
+        assert_array_equal(recorder.history.n_samples, [4])
+
+    def test_what_the_criteria_are_asked_for_stays_theirs(self, model, criterion, sgd):
+        recorder = record(sgd, criterion, loss="criteria")
+        ((inputs, targets),) = batches(1)
+        (criterion(model(inputs), targets) + model[0].bias.square().sum()).backward()
+        (model(inputs) - 7).square().mean().backward()
+        sgd.step()
+        recorder.close()
+        assert recorder.history.loss[0] != recorder.history.objective[0]
+        assert_array_equal(recorder.history.n_samples, [5])
+
+
 class TestDenominators:
     """The denominator is what makes the size-weighted mean of batch losses that of all samples."""
 

@@ -1,0 +1,241 @@
+"""What a loss is a mean of, read off its graph: where no criterion is at hand that could tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sgd_analysis._arrays import Value
+
+_MEAN, _SUM = 1, 2  # as nodes number the reductions
+
+# Between a loss and what it is made of: nodes that scale it, add to it, or only pass it on.
+_ARITHMETIC = {"AddBackward0", "SubBackward0", "NegBackward0", "MulBackward0", "MulBackward1"}
+_SAME = {
+    "AliasBackward0",
+    "CloneBackward0",
+    "SqueezeBackward0",
+    "StackBackward0",  # of losses, to be added up or averaged
+    "ToCopyBackward0",
+    "UnsqueezeBackward0",
+    "ViewBackward0",
+}
+_QUOTIENTS = {"DivBackward0", "DivBackward1"}
+_OF_CLASSES = {"NllLossBackward0", "NllLoss2DBackward0"}
+_OF_ELEMENTS = {
+    "BinaryCrossEntropyBackward0",
+    "BinaryCrossEntropyWithLogitsBackward0",
+    "HuberLossBackward0",
+    "MseLossBackward0",
+    "SmoothL1LossBackward0",
+    "SoftMarginLossBackward0",
+}
+_OF_VECTORS = {"MultiMarginLossBackward0", "MultilabelMarginLossBackward0"}
+# Nodes of a model that keep its rows: what is one sample above is one below.
+_OF_ROWS = _OF_CLASSES | {
+    "AddBackward0",
+    "AddmmBackward0",
+    "AbsBackward0",
+    "DivBackward0",
+    "GeluBackward0",
+    "LogSigmoidBackward0",
+    "LogSoftmaxBackward0",
+    "MulBackward0",
+    "NativeDropoutBackward0",
+    "NativeLayerNormBackward0",
+    "PowBackward0",
+    "ReluBackward0",
+    "SigmoidBackward0",
+    "SiluBackward0",
+    "SoftmaxBackward0",
+    "SubBackward0",
+    "TanhBackward0",
+    "ToCopyBackward0",
+}
+_RESHAPES = {
+    "ReshapeAliasBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "UnsafeViewBackward0",
+    "ViewBackward0",
+}
+_DEPTH = 8  # the nodes looked at below a loss for a reshape
+_WIDTH = 64  # and between a loss and all that it is made of
+
+
+class Reduced(NamedTuple):
+    """A mean, or a sum, over a batch that a loss is made of."""
+
+    node: Any
+    denominator: Value
+    n_samples: Value  # nan where it cannot be told
+    is_sum: bool
+    is_known: bool  # to be a loss, and not just the mean of something
+
+
+def reductions_below(losses: Iterable[Any]) -> list[Reduced]:
+    """Return the mean over the batch that losses are, or several of the same sizes; else nothing.
+
+    Penalties, factors and divisions do not count. The denominator of a loss over classes is the
+    number of targets that are not ignored, or the sum of their class weights; that of one over
+    elements their number. The number of samples is that of the rows, where it is plain that a row
+    is a sample: not where sequences may have been flattened, or come with time first.
+
+    Nothing waits for a device, and nothing is computed anew that a checkpoint has dropped.
+    """
+    try:
+        parts = list(_parts(getattr(loss, "grad_fn", None) for loss in losses))
+    except RuntimeError:  # the graph is gone: backward() will say so
+        return []
+    found = [part for part in parts if part is not None and part.is_known]
+    if not found:
+        if None in parts:
+            return []
+        found = [part for part in parts if part is not None]
+    if not all(_are_alike(part, found[0]) for part in found[1:]):
+        return []
+    if any(part.n_samples != found[0].n_samples for part in found):
+        return [part._replace(n_samples=math.nan) for part in found]
+    return found
+
+
+def _parts(nodes: Iterable[Any]) -> Iterator[Reduced | None]:
+    """Yield what losses are made of; None for each part that is neither a mean nor known."""
+    pending = list(nodes)
+    for _ in range(_WIDTH):
+        if not pending:
+            return
+        node: Any = pending.pop()
+        if node is None:
+            continue
+        name = type(node).__name__
+        if name in _QUOTIENTS:
+            quotient = _quotient(node)
+            if quotient is not None:
+                yield quotient
+                continue
+        elif name not in _ARITHMETIC and name not in _SAME:
+            below = node.next_functions
+            if name in ("MeanBackward0", "SumBackward0") and _name(below[0][0]) == "StackBackward0":
+                pending.append(below[0][0])
+            else:
+                yield _reduced(node, name)
+            continue
+        pending += [below for below, _ in node.next_functions]
+    yield None  # too many to look at
+
+
+def _reduced(node: Any, name: str) -> Reduced | None:
+    if name in _OF_CLASSES:
+        return _of_classes(node, name)
+    if name in _OF_ELEMENTS or name in _OF_VECTORS:
+        reduction, shape = node._saved_reduction, _shape(node, "self")
+        if shape is None or reduction not in (_MEAN, _SUM):
+            return None
+        size = float(math.prod(shape if name in _OF_ELEMENTS else shape[:-1]))
+        return Reduced(node, size, _n_rows(node, shape), reduction == _SUM, is_known=True)
+    if name == "MeanBackward0":
+        shape = node._saved_self_sym_sizes
+        size = float(node._saved_self_sym_numel)
+        return Reduced(node, size, _n_rows(node, shape), is_sum=False, is_known=False)
+    return None
+
+
+def _of_classes(node: Any, name: str) -> Reduced | None:
+    reduction, shape = node._saved_reduction, _shape(node, "self")
+    if shape is None or reduction not in (_MEAN, _SUM):
+        return None
+    count = _saved(node, "total_weight")
+    if reduction == _SUM and node._saved_weight is not None:  # it weighs, but does not divide
+        target, ignored = _saved(node, "target"), node._saved_ignore_index
+        if target is None:
+            return None
+        count = (target != ignored - (ignored >> 63 << 64)).sum()  # it comes without a sign
+    if count is None:
+        return None
+    in_space = name == "NllLoss2DBackward0"  # its rows are samples: the classes come second
+    n_samples = float(shape[0]) if in_space else _n_rows(node, shape if len(shape) > 1 else ())
+    denominator = count.item() if count.is_cpu else count
+    return Reduced(node, denominator, n_samples, reduction == _SUM, is_known=True)
+
+
+def _quotient(node: Any) -> Reduced | None:
+    """Return the mean that a sum is, divided by its number of rows or of elements."""
+    total = node.next_functions[0][0]
+    if _name(total) == "NegBackward0":
+        total = total.next_functions[0][0]
+    if _name(total) != "SumBackward0":
+        return None
+    other = node._saved_other if type(node).__name__ == "DivBackward1" else _saved(node, "other")
+    if isinstance(other, Tensor):
+        if other.numel() != 1 or not other.is_cpu:
+            return None
+        other = other.item()
+    shape = total._saved_self_sym_sizes
+    if not shape or other not in (shape[0], math.prod(shape)):
+        return None
+    return Reduced(total, float(other), _n_rows(total, shape), is_sum=False, is_known=False)
+
+
+def _n_rows(node: Any, shape: Sequence[int]) -> float:
+    """Return the number of samples in a tensor of that shape below a node, nan if unsure."""
+    if not shape:
+        return 1.0
+    if len(shape) == 3 or _is_flattened(node, shape):  # sequences, maybe with time first
+        return math.nan
+    return float(shape[0])
+
+
+def _is_flattened(node: Any, shape: Sequence[int]) -> bool:
+    """Return whether the rows may be the steps of sequences, in one dimension."""
+    for _ in range(_DEPTH):
+        node = _below(node)
+        name = _name(node)
+        if name in _RESHAPES:
+            before = node._saved_self_sym_sizes
+            if before[0] != shape[0] and len(before) > 2:
+                return True
+            if len(before) == 3 and math.prod(before) == math.prod(shape) and 1 in before:
+                return True
+        elif name not in _OF_ROWS:
+            return False
+    return False
+
+
+def _below(node: Any) -> Any:
+    """Return the node of what a node works on, that of a weight or a bias left aside."""
+    below = [one for one, _ in node.next_functions if one is not None]
+    # The activation of a linear layer is followed by its weight, and may follow its bias.
+    if _name(node) == "AddmmBackward0":
+        return node.next_functions[1][0]
+    return below[0] if below else None
+
+
+def _name(node: Any) -> str:
+    return type(node).__name__  # which costs less than its name()
+
+
+def _shape(node: Any, name: str) -> torch.Size | None:
+    saved = _saved(node, name)
+    return None if saved is None else saved.shape
+
+
+def _saved(node: Any, name: str) -> Tensor | None:
+    """Return what a node has saved, unless hooks would have to bring it back: a checkpoint's."""
+    raw = getattr(node, f"_raw_saved_{name}", None)
+    if raw is None or getattr(raw, "unpack_hook", raw) is not None:
+        return None
+    saved: Tensor | None = getattr(node, f"_saved_{name}")
+    return saved
+
+
+def _are_alike(part: Reduced, other: Reduced) -> bool:
+    """Return whether both are means, or both sums, over equally many."""
+    a, b = part.denominator, other.denominator
+    if isinstance(a, Tensor) or isinstance(b, Tensor):  # whose values are on a device
+        return part.is_sum == other.is_sum and a is b
+    return part.is_sum == other.is_sum and a == b

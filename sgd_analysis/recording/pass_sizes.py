@@ -1,0 +1,65 @@
+"""How many samples a backward pass is about that goes through no criterion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+
+from sgd_analysis._arrays import Value
+from sgd_analysis._loss_graph import reductions_below
+from sgd_analysis.recording import values
+from sgd_analysis.recording.hooks import Guard
+from sgd_analysis.recording.passes import NO_CRITERION, Call
+from sgd_analysis.recording.sizes import given_sizes
+
+
+class PassSizes:
+    """Makes the calls of no criterion that would tell the sizes of a backward pass.
+
+    Args:
+        n_samples: their number in each pass; or the user's own function that tells it, which is
+            called with nothing when a pass begins; None for what the graph of the pass tells.
+        failed: called with the error if that function fails.
+        guard: wraps a hook so that no error of it reaches the loop.
+    """
+
+    def __init__(
+        self,
+        n_samples: float | Callable[[], float] | None,
+        failed: Callable[[Exception], None],
+        guard: Guard,
+    ) -> None:
+        self._given = None if n_samples is None else given_sizes(n_samples)
+        self._failed = failed
+        self._guard = guard
+
+    def __call__(self, roots: Iterable[Any]) -> list[Call]:
+        """Return the calls for a pass from these roots."""
+        if self._given is None:
+            return [self._call(*found[:4]) for found in reductions_below(roots)]
+        try:
+            denominator, n_samples = self._given()
+        except Exception as error:
+            self._failed(error)
+            return []
+        return [self._call(None, denominator, n_samples, is_sum=False)]
+
+    def _call(self, node: Any, denominator: Value, n_samples: Value, is_sum: bool) -> Call:
+        number = -1 if node is None else node._sequence_nr()
+        call = Call(NO_CRITERION, number, math.nan, denominator, n_samples, is_sum=is_sum)
+        if is_sum:
+            watch_factor(call, node, self._guard)
+        return call
+
+
+def watch_factor(call: Call, node: Any, guard: Guard) -> None:
+    """Have a call that is a sum know what it is multiplied by on its way into the objective."""
+
+    def before(gradients: tuple[Tensor | None, ...]) -> None:
+        if gradients[0] is not None:
+            call.factor = values.mean(gradients[0])
+
+    node.register_prehook(guard(before))
