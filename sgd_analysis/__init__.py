@@ -5,6 +5,7 @@ name for which question:
 
 A loop of your own
     What did every step of it see?                    record, Recorder
+    And of a loop, or a script, I cannot edit?        record_all; python -m sgd_analysis script.py
     And how do I read what was recorded?              History
 
 What holds at fixed weights
@@ -60,6 +61,7 @@ from sgd_analysis.orders import (
 from sgd_analysis.problems.finite_sum import FiniteSum
 from sgd_analysis.problems.least_squares import LeastSquares
 from sgd_analysis.problems.quadratic_fit import quadratic_fit
+from sgd_analysis.recording.everywhere import record_all
 from sgd_analysis.recording.recorder import Recorder, record
 from sgd_analysis.stopping import (
     StoppingRule,
@@ -130,6 +132,7 @@ __all__ = [
     "path_gradient_norm_below",
     "quadratic_fit",
     "record",
+    "record_all",
     "reshuffle",
     "residual_norms",
     "running_loss_below",

@@ -20,7 +20,7 @@ from sgd_analysis.history.vectors import Vectors
 Made = TypeVar("Made")
 
 _FORMAT = "sgd_analysis.History"
-_VERSION = 2  # a reader of version n reads every version up to n
+_VERSION = 3  # a reader of version n reads every version up to n
 _IF_THERE = ("kept_weights", *IF_GIVEN)
 _VECTORS = ("gradients", "local_gradients")
 
@@ -77,8 +77,11 @@ def _describe(history: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") -
         if (vectors := getattr(history, name)) is not None:
             for part, array in vectors.arrays():
                 arrays[f"{prefix}{name}.{part}"] = array
+    if history.evaluated:  # its names are the user's: no part of the file's structure
+        arrays[f"{prefix}evaluated"] = np.array([*history.evaluated.values()])
     return {
         "n_epochs": history.n_epochs,
+        "evaluated": [*history.evaluated],
         "metadata": dict(history.metadata),
         "ranks": [_describe(h, arrays, f"{prefix}rank{r}.") for r, h in enumerate(history.ranks)],
     }
@@ -93,10 +96,14 @@ def _build(
         start = f"{prefix}{name}."
         found = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
         parts[name] = Vectors(**found) if found else None
+    evaluated = zip(
+        description.get("evaluated", ()), arrays.get(f"{prefix}evaluated", ()), strict=True
+    )
     ranks = enumerate(description["ranks"])
     return make(
         **parts,
         n_epochs=description["n_epochs"],
+        evaluated=dict(evaluated),
         metadata=description["metadata"],
         ranks=tuple(_build(make, d, arrays, f"{prefix}rank{r}.") for r, d in ranks),
     )

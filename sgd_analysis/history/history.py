@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
-from sgd_analysis.history import archive, summary
+from sgd_analysis.history import archive, evaluated, summary
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
@@ -20,6 +20,7 @@ from sgd_analysis.history.tables import by_step, framed
 from sgd_analysis.history.vectors import Vectors
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     import pandas as pd
 
 _SHOWN = 5  # epochs, in the table of a notebook
@@ -54,14 +55,17 @@ class History:
         own_objective: (n_steps,) the objective where `loss` is not, else nan; None if it always is.
         divisor: (n_steps,) of objectives that are sums, what makes means over the batch of them
             and their gradients; None if they are means.
+        evaluated: what the loop evaluated when its epochs had ended, (n_epochs,) a name; nan where
+            it did not. In a history gathered from several processes it is rank 0's.
         ranks: in a history gathered from several processes, the history of each.
         metadata: what the run was made with: criteria and their `reduction`, optimizer, versions;
             only what JSON can hold.
 
     Raises:
         TypeError: if a column holds anything but real numbers.
-        ValueError: if the columns differ in length, if epochs are left out or go backwards, or
-            if n_epochs is not the number of epochs begun, or one less.
+        ValueError: if the columns differ in length, if epochs are left out or go backwards, if
+            n_epochs is not the number of epochs begun, or one less, or if what was evaluated has
+            the name of another column.
 
     Example:
         >>> from sgd_analysis import quadratic_fit, train
@@ -87,6 +91,7 @@ class History:
     kept_weights: NDArray[Any] | None = None
     own_objective: NDArray[np.float64] | None = None
     divisor: NDArray[np.float64] | None = None
+    evaluated: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     ranks: tuple[History, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +106,7 @@ class History:
         check_shapes(self._columns)
         self._epochs.check()
         self._check_vectors()
+        object.__setattr__(self, "evaluated", evaluated.checked(self.evaluated, self.n_epochs))
         if self.kept_weights is not None:
             self._check_weights()
         if not isinstance(self.metadata, Mapping):
@@ -134,7 +140,7 @@ class History:
     def _repr_html_(self) -> str:
         first = max(self.n_epochs - _SHOWN, 0)
         last = self[first : self.n_epochs]
-        return summary.html(repr(self), last.epochs())
+        return summary.html(repr(self), last.epochs(), self.evaluated)
 
     @property
     def n_steps(self) -> int:
@@ -280,6 +286,7 @@ class History:
             **parts,
             kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
             n_epochs=max(finished.stop - first, 0),
+            evaluated={name: column[finished] for name, column in self.evaluated.items()},
             ranks=tuple(rank[epochs] for rank in self.ranks),
             metadata=self.metadata,
         )
@@ -290,10 +297,10 @@ class History:
 
         Returns:
             `epoch`, its number in the run, from 1; `n_steps`; `n_samples`; `running_loss` and
-            `mean_batch_loss`; and if gradients were recorded, `path_gradient_norm` and
-            `mean_gradient_norm`, the mean of its steps' gradient norms. (n_epochs,) each; steps
-            that were skipped have no part in the norms. `to_pandas(by="epoch")` makes a
-            DataFrame of them.
+            `mean_batch_loss`; if gradients were recorded, `path_gradient_norm` and
+            `mean_gradient_norm`, the mean of its steps' gradient norms; and what was `evaluated`.
+            (n_epochs,) each; steps that were skipped have no part in the norms.
+            `to_pandas(by="epoch")` makes a DataFrame of them.
 
         Example:
             >>> from sgd_analysis import quadratic_fit, train
@@ -314,14 +321,17 @@ class History:
             used = np.where(self.skipped, 0.0, 1.0)
             table["path_gradient_norm"] = self.path_gradient_norm
             table["mean_gradient_norm"] = weighted_means(self.gradient_norm, used, edges)
-        return table
+        return table | dict(self.evaluated)
 
     def to_pandas(self, by: Literal["step", "epoch"] = "step") -> pd.DataFrame:
         """Return a table with one row a step, or one a finished epoch; vectors are left out.
 
         Steps and epochs are counted from 1 there, as a person counts: steps from the first of
-        this history, epochs from the first of the run, also in the table of `history[e]`.
-        Its `to_csv("run.csv")` writes it to a file.
+        this history, epochs from the first of the run, also in the table of `history[e]`. Into
+        files, of which the second kind needs pyarrow::
+
+            history.to_pandas(by="epoch").to_csv("run.csv")
+            history.to_pandas(by="step").to_parquet("run.parquet")
 
         Args:
             by: "step" for the columns, and the norms of gradients; "epoch" for `epochs()`.
@@ -346,6 +356,41 @@ class History:
             if (vectors := getattr(self, name)) is not None
         }
         return framed(by_step(columns, norms), "step", range(1, self.n_steps + 1))
+
+    def plot(self) -> matplotlib.figure.Figure:
+        """Draw what there is to see first: losses, norms, and what was evaluated.
+
+        The panels stand above each other, over the epochs: epoch e goes from e − 1 to e, and the
+        steps lie in it where they were made, before their updates (where no epoch has finished,
+        the axis counts steps). Light lines have a value a step, those with markers one a finished
+        epoch, at its end. Solid and blue is what a loop prints, the weights moving; dashed and red
+        what was `evaluated` at fixed weights: beside the losses if the last word of its name is
+        loss or risk, or says on which samples (train, validation, test); beside the gradient
+        norms if it ends so; and else in a panel of its own. Axes are logarithmic where all values
+        are positive and far enough apart. Of very many steps the least and the greatest of each
+        bin are drawn.
+
+        Returns:
+            A matplotlib Figure, which pyplot knows nothing of: a notebook shows it, and
+            `figure.savefig("run.svg")` writes it to a file.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+
+        Example:
+            >>> from sgd_analysis import quadratic_fit, train
+            >>> run = train(quadratic_fit(), step_size=1e-5, max_epochs=3, batch_size=500)
+            >>> losses, norms = run.history.plot().axes
+            >>> norms.get_xlabel(), [line.get_label() for line in losses.lines]
+            ('epoch', ['batch loss, each step', 'running loss'])
+        """
+        try:
+            from sgd_analysis.history.drawing import draw
+        except ImportError as error:
+            raise ImportError(
+                'plot() needs matplotlib: pip install "sgd-analysis[figures]"'
+            ) from error
+        return draw(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything recorded to a file in numpy's .npz format, with JSON metadata.

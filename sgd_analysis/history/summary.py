@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html as escape
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,11 @@ def sparkline(values: NDArray[np.float64]) -> str:
     return "".join(_BARS[h] if ok else " " for h, ok in zip(heights, finite, strict=True))
 
 
-def html(caption: str, table: Mapping[str, NDArray[Any]]) -> str:
+def html(caption: str, table: Mapping[str, NDArray[Any]], evaluated: Iterable[str]) -> str:
     """Return an HTML table under a line of text, made of that of `History.epochs`."""
-    shown = {name.replace("_", " "): table[name] for name in _SHOWN if name in table}
-    names = "".join(f'<th scope="col">{name}</th>' for name in ("epoch", *shown))
+    shown = {name: table[name] for name in (*_SHOWN, *evaluated) if name in table}
+    heads = (escape.escape(name.replace("_", " ")) for name in ("epoch", *shown))
+    names = "".join(f'<th scope="col">{head}</th>' for head in heads)
     rows = [
         f'<tr><th scope="row">{epoch}</th>' + "".join(f"<td>{v:.4g}</td>" for v in values) + "</tr>"
         for epoch, *values in zip(table["epoch"], *shown.values(), strict=True)

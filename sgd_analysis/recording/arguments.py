@@ -55,13 +55,22 @@ def check_kinds(
 
 
 def _check_optimizer(optimizer: object) -> None:
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind_of(optimizer)}")
-    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+    is_torchs = isinstance(optimizer, torch.optim.Optimizer)
+    if not is_torchs or not hasattr(optimizer, "_optimizer_step_pre_hooks"):  # a wrapper has none
         raise TypeError(
-            f"optimizer must take hooks, and {kind_of(optimizer)} does not, having left out "
-            "super().__init__(): give the optimizer it wraps"
+            "optimizer must be a torch.optim.Optimizer that takes hooks, got "
+            f"{kind_of(optimizer)}{_way_out(optimizer)}"
         )
+
+
+def _way_out(optimizer: object) -> str:
+    for name in ("optimizer", "opt", "base_optimizer"):
+        if isinstance(getattr(optimizer, name, None), torch.optim.Optimizer):
+            return f": give its `{name}`"
+    framework = type(optimizer).__module__.split(".")[0]
+    if framework in ("fastai", "keras"):
+        return f": the callback of sgd_analysis.frameworks.{framework} records it"
+    return ""
 
 
 def check_source_of_loss(loss: object, n_criteria: int) -> None:

@@ -20,13 +20,14 @@ class FoundEpochs:
     """Finds where epochs end, by the loaders that give the batches.
 
     A step comes from the loader that gave a batch last, in the same thread and with gradients: not
-    from one that a model is evaluated on. Where it has no more batches the epoch has ended; at the
-    latest when another loader is begun, since some fetch a batch ahead and some loops accumulate.
+    from one that a model is evaluated on. The epoch has ended where that loader has no more; some
+    loops fetch a batch ahead or accumulate, so that a last step may follow. It has ended as well
+    before a step that comes from the same loader, begun anew.
 
     Args:
         rows: where the steps are recorded.
         end_epoch: called where it ends.
-        no_steps: called where a loader is begun anew that has led to no step.
+        no_steps: called where a loader is begun anew, and there was no step at all.
         guard: wraps a hook so that no error of it reaches the loop.
     """
 
@@ -38,11 +39,11 @@ class FoundEpochs:
         guard: Guard,
     ) -> None:
         self._rows, self._end_epoch, self._no_steps = rows, end_epoch, no_steps
-        self._sources: list[_Source] = []
+        self._used: list[_Source] = []  # those that have led to steps of the present epoch
+        self._begun: list[weakref.ref[Any]] = []  # the loaders, up to the first step
         self._latest: dict[int, _Source] = {}  # by thread
         self._given_by: weakref.WeakKeyDictionary[Any, _Source] = weakref.WeakKeyDictionary()
-        self.begins, self.gives = guard(self._begins), guard(self._gives)
-        self.ends = guard(self._ends)
+        self._guard = guard
 
     def listen(self) -> None:
         """Look at loaders from now on."""
@@ -52,30 +53,48 @@ class FoundEpochs:
         """Look at them no more."""
         listeners.remove(self)
 
+    def begins(self, loader: Any, iterator: Any) -> None:
+        """Take note that a loader is gone through from its first batch on."""
+        self._guard(self._begins)(loader, iterator)
+
+    def gives(self, iterator: Any) -> None:
+        """Take note of a batch."""
+        self._guard(self._gives)(iterator)
+
+    def ends(self, iterator: Any) -> None:
+        """Take note that there are no more."""
+        self._guard(self._ends)(iterator)
+
     def step(self) -> None:
-        """Take note of a step."""
+        """Take note of a step that is about to be made."""
         source = self._latest.get(threading.get_ident())
-        if source is not None:
-            source.n_steps += 1
+        if source is None:
+            return
+        if not source.n_steps:
+            self._comes_first(source)
+        source.n_steps += 1
+
+    def _comes_first(self, source: _Source) -> None:
+        """Take note of the first step that a way through a loader leads to."""
+        # Of the same loader, or of one that was made for an epoch and is gone.
+        loader, pairs = source.loader(), [(one, one.loader()) for one in self._used]
+        before = [one for one, its in pairs if its is None or its is loader]
+        if any(self._is_main(one) and one.n_batches > 1 for one in before):
+            self._end()
+        self._used = [*(one for one in self._used if one not in before), source]
 
     def finish(self) -> None:
         """End the epoch if its loader has no more batches."""
-        if any(source.is_exhausted and self._leads_to_steps(source) for source in self._sources):
+        if any(source.is_exhausted for source in self._used if self._is_main(source)):
             self._end()
 
     def _begins(self, loader: Any, iterator: Any) -> None:
         self.finish()
-        source = next((one for one in self._sources if one.loader() is loader), None)
-        if source is not None and source.n_batches > 1:  # it is not asked for one batch at a time
-            if self._leads_to_steps(source):
-                self._end()
-            else:
+        if not self._rows.n_steps:
+            if any(begun() is loader for begun in self._begun):
                 self._no_steps()
-        latest = self._latest.values()
-        others = [one for one in self._sources if one is not source]
-        others = [one for one in others if one.loader() is not None or one in latest]
-        self._given_by[iterator] = source = _Source(loader)
-        self._sources = [*others, source]
+            self._begun.append(weakref.ref(loader))
+        self._given_by[iterator] = _Source(loader)
 
     def _gives(self, iterator: Any) -> None:
         if source := self._noted(iterator):
@@ -97,17 +116,18 @@ class FoundEpochs:
 
     def _end(self) -> None:
         self._end_epoch()
-        for source in self._sources:
+        for source in self._used:
             source.n_steps = source.n_batches = 0
+        self._used = []
         # A loop that goes on with batches it has kept goes on without an end that can be seen.
         self._latest = {key: one for key, one in self._latest.items() if not one.is_exhausted}
 
-    def _leads_to_steps(self, source: _Source) -> bool:
-        return source.n_steps > 0 and _SHARE * source.n_steps >= self._rows.steps_in_epoch
+    def _is_main(self, source: _Source) -> bool:
+        return _SHARE * source.n_steps >= self._rows.steps_in_epoch
 
 
 class _Source:
-    """What a loader has given, and led to, since it was begun last or an epoch has ended."""
+    """One way through a loader: what it has given and led to, since an epoch has ended."""
 
     __slots__ = ("is_exhausted", "loader", "n_batches", "n_steps")
 

@@ -23,12 +23,13 @@ class Guard:
     """
 
     def __init__(self, failed: Callable[[Exception], None]) -> None:
-        self._failed = failed
+        self._failed: Callable[[Exception], None] = failed
         self._works = True
 
     def stop(self) -> None:
-        """Let the hooks do nothing any more."""
+        """Let the hooks do nothing any more, and keep nobody alive who is to hear of errors."""
         self._works = False
+        self._failed = _ignore
 
     def __call__(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """Return a hook without what would disturb the loop."""
@@ -44,6 +45,10 @@ class Guard:
             return None
 
         return guarded
+
+
+def _ignore(error: Exception) -> None:
+    pass
 
 
 class InertInCopies(functools.partial[Any]):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +24,7 @@ class Parameters:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
+        self._optimizer: Callable[[], Any] = weakref.ref(optimizer)  # who makes steps is alive
         self.is_sharded = shards.is_sharded(optimizer.param_groups)
         self.seen: list[Tensor] = []
         self.shards: list[shards.Shard] = []  # of those seen, where they are sharded
@@ -33,7 +36,7 @@ class Parameters:
 
     def have_changed(self) -> bool:
         """Return whether some were added, taken out or converted since they were followed last."""
-        groups = self._optimizer.param_groups
+        groups = self._optimizer().param_groups
         found, known = groups[0]["params"], self._present
         if len(groups) > 1:
             found = [parameter for group in groups for parameter in group["params"]]
@@ -43,7 +46,7 @@ class Parameters:
 
     def follow(self) -> None:
         """Take the parameters as they are now."""
-        groups = self._optimizer.param_groups
+        groups = self._optimizer().param_groups
         self._present = [parameter for group in groups for parameter in group["params"]]
         self._removed = set(self.seen) - set(self._present)
         self.seen = list(dict.fromkeys([*self.seen, *self._present]))
@@ -63,10 +66,11 @@ class Parameters:
             gradients = [None if p in self._removed else gradient for gradient, p in pairs]
         if self.is_sharded:
             gradients = shards.own_shards(gradients, self.shards)
-        overflow = getattr(self._optimizer, "found_inf", None)  # set by a GradScaler
+        optimizer = self._optimizer()
+        overflow = getattr(optimizer, "found_inf", None)  # set by a GradScaler
         if not isinstance(overflow, Tensor):
             return gradients, False
-        scale = getattr(self._optimizer, "grad_scale", None)
+        scale = getattr(optimizer, "grad_scale", None)
         gradients = unscaled(gradients, 1.0 if scale is None else scale, overflow)
         return gradients, bool(overflow) if overflow.is_cpu else overflow > 0
 
@@ -74,7 +78,7 @@ class Parameters:
         """Return the step size of each group; nan where an optimizer has none."""
         return [
             lr if type(lr := group.get("lr", math.nan)) is float else number(lr)
-            for group in self._optimizer.param_groups
+            for group in self._optimizer().param_groups
         ]
 
     def _present_versions(self) -> list[int]:

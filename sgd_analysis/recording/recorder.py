@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sgd_analysis._arrays import Value
 from sgd_analysis._validation import integer_between
+from sgd_analysis.history import evaluated
 from sgd_analysis.history.history import History
 from sgd_analysis.recording import sizes
 from sgd_analysis.recording.arguments import check_continues, check_kinds, check_source_of_loss
@@ -204,8 +205,10 @@ class Recorder:
             history=history,
         )
         self._n_before = self._rows.n_steps  # the rows of the recording it continues
+        self._evaluated = {} if history is None else dict(history.evaluated)
         self._messages = Messages()
         self._is_open = True  # until close()
+        self._kept: History | None = None  # once the loop is let go
         self._attachment = Attachment(
             optimizer,
             criteria,
@@ -227,6 +230,8 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._kept is not None:
+            return
         self._detach()
         if error is None:
             self._look_for_epochs()
@@ -237,8 +242,8 @@ class Recorder:
 
     def __repr__(self) -> str:
         state = "recording" if self._is_open else "closed"
-        steps = self._rows.n_steps
-        return f"Recorder({state}, {steps} steps, {self._rows.n_epochs} finished epochs)"
+        rows = self._rows if self._kept is None else self._kept
+        return f"Recorder({state}, {rows.n_steps} steps, {rows.n_epochs} finished epochs)"
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -248,8 +253,11 @@ class Recorder:
     @property
     def history(self) -> History:
         """The `History` recorded so far; while recording, too."""
+        if self._kept is not None:
+            return self._kept
         shards = {"shards": self._parameters.shards} if self._parameters.is_sharded else {}
-        return self._rows.history(self._metadata | shards)
+        beside = evaluated.padded(self._evaluated, self._rows.n_epochs)
+        return self._rows.history(self._metadata | shards, beside)
 
     def observe(
         self, loss: float | Tensor, n_samples: float, denominator: float | None = None
@@ -292,11 +300,72 @@ class Recorder:
             self._attachment.end_epoch()
         self._warn()
 
+    def evaluate(self, /, **values: float | Tensor | evaluated.Measured) -> None:
+        """Keep what the loop has evaluated, beside the epoch that has just finished.
+
+        Call it after `end_epoch()`, or after an epoch's last step, and after `close()`, too. It is
+        in `history.evaluated`, in the tables by epoch, and in `history.plot()`. Names that were
+        given for this epoch before are overwritten, others stay.
+
+        Args:
+            values: numbers and tensors of one element, each under its name; and surveys. A survey
+                called `train` gives `train_empirical_risk`, `train_full_gradient_norm`,
+                `train_mean_batch_gradient_norm`, and `train_gradient_noise_scale` where that is
+                exact.
+
+        Raises:
+            RuntimeError: if no epoch has finished, or `record_all` has closed the recorder.
+            TypeError: if a value is nothing of the kind.
+            ValueError: if a tensor has several elements, or a name is that of another column.
+
+        Example:
+            >>> import torch
+            >>> from sgd_analysis import record, survey
+            >>> model, criterion = torch.nn.Linear(2, 1), torch.nn.MSELoss()
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> data = [(torch.ones(5, 2), torch.zeros(5, 1))] * 3
+            >>> with record(optimizer, criterion) as recorder:
+            ...     for epoch in range(2):
+            ...         for inputs, targets in data:
+            ...             optimizer.zero_grad()
+            ...             criterion(model(inputs), targets).backward()
+            ...             optimizer.step()
+            ...         recorder.end_epoch()
+            ...         risk = survey(model, criterion, data)
+            ...         recorder.evaluate(test=0.5 / (epoch + 1), train=risk)
+            >>> recorder.history.evaluated["test"].tolist()
+            [0.5, 0.25]
+            >>> recorder.history.evaluated["train_empirical_risk"].shape
+            (2,)
+        """
+        if self._kept is not None:
+            raise RuntimeError("evaluate() comes too late, record_all() has let the loop go")
+        numbers = evaluated.numbers_of(values)
+        self._finish_found_epoch()
+        n_epochs = self._rows.n_epochs
+        self._evaluated = evaluated.with_last(self._evaluated, n_epochs, numbers)
+        if n_steps := self._rows.steps_in_epoch:
+            warnings.warn(
+                f"evaluate() was called {n_steps} steps after the end of the epoch beside which it "
+                "keeps values: call it before the next step, or end_epoch() before it",
+                stacklevel=2,
+            )
+
+    def _finish_found_epoch(self) -> None:
+        if self._is_open:
+            self._attachment.finish_epoch()
+        if not self._rows.n_epochs:
+            raise RuntimeError(
+                "evaluate() keeps values beside the epoch that has just finished, and none has: "
+                "give record() steps_per_epoch=, or call recorder.end_epoch() before it"
+            )
+
     def close(self) -> None:
         """Take every hook off. What was recorded stays; closing twice does no harm."""
-        self._detach()
-        self._look_for_epochs()
-        self._warn()
+        if self._kept is None:
+            self._detach()
+            self._look_for_epochs()
+            self._warn()
 
     def gather(self) -> History | None:
         """Put the histories of several processes together; every one of them has to call this.
@@ -304,22 +373,38 @@ class Recorder:
         Returns:
             On rank 0 the global history: its losses are size-weighted means over the ranks (plain
             means if the objectives are sums), its `n_samples` and denominators sums over them, its
-            gradients the averaged ones; `ranks` holds the history of each rank with its local
-            gradients. Of sharded parameters (DTensors, as `fully_shard` and `parallelize_module`
-            make them) each rank has recorded its own shards, the first of those that hold the
-            same; here they are put together. Ranks of them whose losses are the same at all
-            steps have seen the same batches, as in tensor parallel, and count once. On the other
-            ranks None. With a single process, `history`.
+            gradients the averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
+            the history of each rank with its local gradients. Of sharded parameters (DTensors, as
+            `fully_shard` and `parallelize_module` make them) each rank has recorded its own
+            shards, the first of those that hold the same; here they are put together. Ranks of
+            them whose losses are the same at all steps have seen the same batches, as in tensor
+            parallel, and count once. On the other ranks None. With a single process, `history`.
 
         Raises:
             RuntimeError: if the ranks have recorded different numbers of steps or epochs.
         """
         return gather(self.history)
 
+    def _let_go(self) -> list[str]:
+        """Close, and keep nothing but the history.
+
+        Returns:
+            What there is to say.
+        """
+        if self._kept is not None:
+            return []
+        self._detach()
+        self._look_for_epochs()
+        messages = self._new_messages()
+        self._kept = self.history
+        del self._rows, self._parameters, self._attachment  # which hold the model's tensors
+        return messages
+
     def _detach(self) -> None:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
+        self._attachment.look_for_rescaling()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()

@@ -68,6 +68,15 @@ class LossGap:
             f"{noise}{'; ' + self.unknown if self.unknown else ''})"
         )
 
+    def numbers(self) -> dict[str, float]:
+        """Return what `recorder.evaluate` keeps of it beside an epoch.
+
+        Returns:
+            `weighting`, `drift`, `mode` and `noise`.
+        """
+        names = ("weighting", "drift", "mode", "noise")
+        return {name: getattr(self, name) for name in names}
+
 
 def loss_gap(epoch: History, at_end: Survey, *, evaluated: Survey | None = None) -> LossGap:
     """Take apart the difference between an epoch's mean batch loss and the global loss at its end.

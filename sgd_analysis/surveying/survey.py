@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,6 +233,20 @@ class Survey:
         """
         noise_scale = self.gradient_noise_scale(estimate=estimate)
         return (noise_scale + 1) / float(self.n_samples.sum())
+
+    def numbers(self) -> dict[str, float]:
+        """Return what `recorder.evaluate` keeps of a survey beside an epoch.
+
+        Returns:
+            `empirical_risk`, `full_gradient_norm` and `mean_batch_gradient_norm`; and
+            `gradient_noise_scale` where that is exact: where the batches hold one sample each, all
+            of the same weight.
+        """
+        names = ("empirical_risk", "full_gradient_norm", "mean_batch_gradient_norm")
+        numbers: dict[str, float] = {name: getattr(self, name) for name in names}
+        with contextlib.suppress(ValueError):  # where it could only be estimated
+            numbers["gradient_noise_scale"] = self.gradient_noise_scale()
+        return numbers
 
     @property
     def _n_samples_of_equal_weight(self) -> float:

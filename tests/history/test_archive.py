@@ -31,6 +31,7 @@ def history():
         n_epochs=2,
         gradients=Vectors(gradients, np.linalg.norm(gradients, axis=1)),
         kept_weights=np.asfortranarray(np.arange(16.0).reshape(8, 2)),
+        evaluated={"test": [0.5, 0.25], "../ß:": [np.nan, np.inf]},
         metadata={"reduction": "mean", "optimizer": "SGD"},
     )
     return dataclasses.replace(whole, ranks=(whole[:1],))

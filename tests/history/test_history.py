@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -254,6 +255,15 @@ class TestColumns:
                 ValueError,
                 "path_norm must have one value a finished epoch, 2, got 1",
             ),
+            ({"evaluated": {"test": [1.0]}}, ValueError, r"test must.*epoch, 2, got shape \(1,\)"),
+            (
+                {"evaluated": {"test": [1j, 2]}},
+                TypeError,
+                "must hold real numbers, got complex",
+            ),
+            ({"evaluated": {"loss": [1.0, 2]}}, ValueError, "'loss' is a history's name for some"),
+            ({"evaluated": {1: [1.0, 2]}}, TypeError, "must have a name, got 1"),
+            ({"evaluated": [1.0, 2.0]}, TypeError, "must be a mapping of names.*got list"),
         ],
     )
     def test_parts_that_do_not_fit_are_refused(self, history, change, error, message):
@@ -302,6 +312,11 @@ class TestSummary:
 
 
 class TestEpochs:
+    def test_no_name_of_a_column_can_be_given_to_what_was_evaluated(self, recorded):
+        for name in {"objective", "step_size", *recorded.epochs(), *recorded.to_pandas()}:
+            with pytest.raises(ValueError, match=f"'{name}' is a history's name"):
+                dataclasses.replace(recorded, evaluated={name: [1.0, 2.0]})
+
     def test_its_columns_are_those_of_a_slow_loop(self, recorded):
         table = recorded.epochs()
         for e, name in enumerate(table["epoch"]):
@@ -351,6 +366,19 @@ class TestPandas:
         assert_array_equal(frame["path_gradient_norm"], recorded.path_gradient_norm)
         assert recorded[1].to_pandas(by="epoch").index.tolist() == [2]
 
+    @pytest.mark.parametrize("by", ["step", "epoch"])
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_a_line_writes_it_to_a_file_that_pandas_reads_back(self, recorded, tmp_path, by, kind):
+        if kind == "parquet":
+            pytest.importorskip("pyarrow", reason="to_parquet needs pyarrow")
+        frame = dataclasses.replace(recorded, evaluated={"test": [0.1, np.nan]}).to_pandas(by)
+        getattr(frame, f"to_{kind}")(tmp_path / "run")
+        if kind == "parquet":
+            pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run"), frame)
+        else:  # which knows no types
+            read = pd.read_csv(tmp_path / "run", index_col=by)
+            pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+
     def test_another_kind_of_row_is_refused(self, recorded):
         with pytest.raises(ValueError, match='by must be "step" or "epoch", got \'batch\''):
             recorded.to_pandas(by="batch")
@@ -363,6 +391,9 @@ class TestPandas:
 
 def assert_equal(history, expected):
     assert (history.n_epochs, history.metadata) == (expected.n_epochs, dict(expected.metadata))
+    assert history.evaluated.keys() == expected.evaluated.keys()
+    for name, column in expected.evaluated.items():
+        assert_array_equal(history.evaluated[name], column, err_msg=name)
     names = ("loss", "n_samples", "denominator", "epoch", "step_size", "skipped", "kept_weights")
     for name in (*names, "own_objective", "divisor"):
         given, wanted = getattr(history, name), getattr(expected, name)
@@ -552,6 +583,7 @@ while killed(value, at=value):
             if reduction == "sum":
                 arrays["loss"] = arrays["loss"] * arrays["n_samples"]
             description["arrays"].remove("denominator")
+            del description["history"]["evaluated"]
 
         self.rewrite(history, tmp_path / "run.npz", as_it_was)
         found = History.load(tmp_path / "run.npz")
@@ -559,9 +591,19 @@ while killed(value, at=value):
         assert_allclose(found.batch_loss, history.loss)
         assert_allclose(found.running_loss, history.running_loss)
 
+    def test_a_file_of_the_second_version_is_read(self, recorded, tmp_path):
+        """It kept nothing of what was evaluated."""
+
+        def as_it_was(description, arrays):
+            description["version"] = 2
+            del description["history"]["evaluated"]
+
+        self.rewrite(recorded, tmp_path / "run.npz", as_it_was)
+        assert_equal(History.load(tmp_path / "run.npz"), recorded)
+
     def test_a_file_of_a_newer_version_is_refused(self, history, tmp_path):
-        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=3))
-        with pytest.raises(ValueError, match=r"written in format 3, by a newer version.*upgrade"):
+        self.rewrite(history, tmp_path / "run.npz", lambda d, _: d.update(version=4))
+        with pytest.raises(ValueError, match=r"written in format 4, by a newer version.*upgrade"):
             History.load(tmp_path / "run.npz")
 
     @pytest.mark.parametrize(
@@ -572,6 +614,8 @@ while killed(value, at=value):
             lambda d, arrays: arrays.update(loss=arrays["loss"][:2]),
             lambda d, arrays: d["history"].update(n_epochs=7),
             lambda d, arrays: d["history"].pop("metadata"),
+            lambda d, arrays: d["history"].update(evaluated=["test"]),
+            lambda d, arrays: d["history"].update(evaluated=[["test"]]),
         ],
     )
     def test_a_file_whose_parts_do_not_fit_is_refused(self, history, tmp_path, change):

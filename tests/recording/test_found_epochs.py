@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from sgd_analysis import record
+from sgd_analysis import record, survey
 from tests.recording.loops import network
 
 EPOCHS, BATCHES = 3, 4
@@ -77,6 +77,28 @@ class TestWhereAnEpochEnds:
 
         loader = loader_of()
         assert recorded(loop) == ([3, 3], 3)  # what was broken off last may have gone on
+
+    def test_where_the_next_loader_is_begun_after_a_break(self):
+        def loop(model, optimizer):
+            for _ in range(EPOCHS):
+                for k, batch in enumerate(loader_of()):
+                    if k == 3:
+                        break
+                    step(model, optimizer, batch)
+
+        assert recorded(loop) == ([3, 3], 3)
+
+    def test_where_the_last_step_of_accumulated_batches_is_still_to_come_another_loader_tells(self):
+        model, loader = network(), loader_of(5)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        with record(optimizer) as recorder:
+            for k, (inputs, targets) in enumerate(loader):
+                F.mse_loss(model(inputs), targets).backward()
+                if k in (2, 4):
+                    optimizer.step()
+            assert recorder.history.n_epochs == 0
+            next(iter(loader_of(2)))
+            assert recorder.history.n_epochs == 1
 
     def test_the_last_group_of_accumulated_batches_is_in_it(self):
         def loop(model, optimizer):
@@ -169,6 +191,18 @@ class TestWhereNoneEnds:
 
         loader, validation = loader_of(6), loader_of(2)
         assert recorded(loop) == ([6] * EPOCHS, 0)
+
+    def test_going_through_the_loader_of_the_steps_in_the_middle_ends_none(self):
+        def loop(model, optimizer):
+            for _ in range(EPOCHS):
+                for k, batch in enumerate(loader):
+                    step(model, optimizer, batch)
+                    if k == 2:
+                        survey(model, nn.MSELoss(), loader)
+                        assert len(list(loader)) == BATCHES
+
+        loader = loader_of()
+        assert recorded(loop) == ([BATCHES] * EPOCHS, 0)
 
     @pytest.mark.filterwarnings("ignore")
     def test_asking_for_one_batch_at_a_time_ends_none(self):

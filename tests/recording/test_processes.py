@@ -91,6 +91,7 @@ def compare(name, settings, bucket_views=False, **loop):
     unrecorded, _ = train(wrapped(), None, **loop)
     model = wrapped()
     recorded, recorder = train(model, settings, **loop)
+    recorder.evaluate(test=rank + 1.0)
     gathered_while_recording = recorder.gather()
     recorder.close()
     results[name] = {
@@ -425,6 +426,10 @@ class TestGathering:
 
     def test_the_gradient_is_the_averaged_one_and_the_ranks_keep_their_own(self, ranks):
         gathered, histories = self.of(ranks, "plain")
+        assert gathered.evaluated.keys() == {"test"}
+        assert_array_equal(gathered.evaluated["test"], [np.nan, 1.0])  # rank 0's own
+        for found, test in zip(gathered.ranks, (1.0, 2.0), strict=True):
+            assert_array_equal(found.evaluated["test"], [np.nan, test])
         assert_array_equal(gathered.gradient, histories[0].gradient)
         assert gathered.local_gradients is None
         assert len(gathered.ranks) == N_RANKS
