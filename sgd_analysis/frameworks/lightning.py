@@ -46,7 +46,7 @@ class RecorderCallback(RecordsFits, Callback):
         ...
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=0.1)
-        >>> callback = RecorderCallback(n_samples=5)
+        >>> callback = RecorderCallback()
         >>> trainer = Trainer(
         ...     max_epochs=2,
         ...     callbacks=[callback],

@@ -16,8 +16,7 @@ pytest.importorskip("accelerate", reason="accelerate, which the Trainer needs, i
 from sgd_analysis.frameworks.transformers import RecorderCallback  # noqa: E402
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:the number of samples of .* steps is not known"),
-    pytest.mark.filterwarnings("ignore:no epoch has ended"),
+    pytest.mark.filterwarnings("ignore:how many samples the batches of .* steps have is not known"),
 ]
 
 WORDS, LENGTH = 17, 8
@@ -107,7 +106,7 @@ def test_a_training_is_recorded_step_by_step_and_left_as_it_is(loop, tmp_path):
 
 def test_what_is_known_of_an_epoch_is_written_to_the_trainers_log(tmp_path):
     trainer = trainer_of(gpt2, tmp_path)
-    callback = RecorderCallback(trainer, gradients="norms", n_samples=6)
+    callback = RecorderCallback(trainer, gradients="norms")
     trainer.add_callback(callback)
     trainer.train()
     table = callback.history.epochs()
@@ -164,7 +163,7 @@ def test_after_a_training_that_failed_the_next_one_is_recorded_anew(tmp_path):
 
 def test_record_takes_the_optimizer_that_the_trainer_creates(tmp_path):
     trainer = trainer_of(gpt2, tmp_path)
-    with record(trainer.create_optimizer(), n_samples=6, steps_per_epoch=4) as recorder:
+    with record(trainer.create_optimizer()) as recorder:
         trainer.train()
     assert recorder.history.n_epochs == 3
     assert_array_equal(recorder.history.loss, logged(trainer, "loss"))
