@@ -7,12 +7,15 @@ import atexit
 import builtins
 import importlib.util
 import io
+import logging
+import math
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
+from typing import NamedTuple
 
 from sgd_analysis.history.history import History
 from sgd_analysis.recording.everywhere import Everywhere
@@ -25,7 +28,8 @@ Run a script as python does, and record every optimizer in it: each step's loss,
 gradient norm. The script's numbers, output, signals and exit status stay as they are. At its end,
 what each optimizer saw is written to run-1.npz, run-2.npz, ..., always the next free number, and a
 table of it to stderr; after an error or Ctrl-C, too, but not if the process is killed (SIGTERM,
-SIGKILL) or left by os._exit. sgd_analysis.History.load reads such a file.
+SIGKILL) or left by os._exit. sgd_analysis.History.load reads such a file. In the table, "step norm"
+is the mean norm of an epoch's gradients, and "path norm" the norm of their mean.
 """
 _EPILOG = """
 Processes that the script starts are not recorded. Of those that torchrun starts, by
@@ -34,6 +38,23 @@ is imported before the script is: variables that it reads then, such as OMP_NUM_
 set outside of the script.
 """
 _WIDTH = 80
+_N_PATHS = 4  # that are shown
+_READ_ON_IMPORT = (
+    "ATEN_CPU_CAPABILITY",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_NUM_THREADS",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+)
+
+
+class Before(NamedTuple):
+    """How things stand before the script runs, which may change them."""
+
+    process: int
+    folder: str
+    environment: Sequence[str | None]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,15 +64,18 @@ def main(arguments: Sequence[str]) -> None:
     name, *rest = options.module or options.script or [None]
     if name is None:
         parser.error("give a script to run")
+    recorded = ("gradients", "steps_per_epoch", "n_samples")
+    everywhere = Everywhere({option: getattr(options, option) for option in recorded})
     try:
         prefix = _prefix(options.out)
-        recorded = ("gradients", "steps_per_epoch", "n_samples")
-        everywhere = Everywhere({option: getattr(options, option) for option in recorded})
     except ValueError as error:
         parser.error(str(error))
     module, compiled = _module(name) if options.module else _script(name)
     sys.argv = [str(module.__file__) if options.module else name, *rest]
-    atexit.register(_finish, everywhere, prefix, os.getcwd(), os.getpid())
+    environment = [os.environ.get(variable) for variable in _READ_ON_IMPORT]
+    before = Before(os.getpid(), os.getcwd(), environment)
+    _log_to_stderr()
+    atexit.register(_finish, everywhere, prefix, before)
     everywhere.start()
     _run(module, compiled)
 
@@ -82,17 +106,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--steps-per-epoch",
-        type=int,
+        type=_positive(int),
         metavar="N",
         help="the number of steps after which an epoch ends",
     )
     add(
         "--n-samples",
-        type=float,
+        type=_positive(float),
         metavar="N",
         help="the number of samples in each backward pass",
     )
     return parser
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+        return value
+
+    return number
 
 
 def _prefix(out: str) -> str:
@@ -130,7 +164,13 @@ def _script(name: str) -> tuple[ModuleType, Callable[[], CodeType | None]]:
 
 def _module(name: str) -> tuple[ModuleType, Callable[[], CodeType | None]]:
     """Return the same for a module, or for the program of a package."""
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError as error:
+        problem = f"{type(error).__name__}: {error}"
+        sys.exit(
+            f"{sys.executable}: Error while finding module specification for {name!r} ({problem})"
+        )
     if spec is not None and spec.submodule_search_locations is not None:
         spec = importlib.util.find_spec(f"{name}.__main__")
     if spec is None or not isinstance(loader := spec.loader, importlib.abc.InspectLoader):
@@ -138,6 +178,7 @@ def _module(name: str) -> tuple[ModuleType, Callable[[], CodeType | None]]:
     module = _main_module()
     module.__spec__, module.__package__ = spec, spec.parent
     module.__file__, module.__loader__ = spec.origin, loader
+    module.__cached__ = spec.cached  # type: ignore[attr-defined]
     return module, lambda: loader.get_code(spec.name)
 
 
@@ -147,6 +188,14 @@ def _main_module() -> ModuleType:
     module.__cached__ = None  # type: ignore[attr-defined]
     module.__package__ = None
     return module
+
+
+def _log_to_stderr() -> None:
+    """Keep what is logged at an epoch's end out of where the script sends its own logs."""
+    logger = logging.getLogger("sgd_analysis")
+    logger.addHandler(handler := logging.StreamHandler(sys.__stderr__))
+    handler.setFormatter(logging.Formatter("sgd_analysis: %(message)s"))
+    logger.propagate = False
 
 
 def _run(module: ModuleType, compiled: Callable[[], CodeType | None]) -> None:
@@ -176,24 +225,48 @@ def _leave_out_what_is_above(module: ModuleType) -> None:
     sys.excepthook = print_its_part
 
 
-def _finish(everywhere: Everywhere, prefix: str, folder: str, process: int) -> None:
+def _finish(everywhere: Everywhere, prefix: str, before: Before) -> None:
     """Save what was recorded, and show it, unless this is a fork of the process it belongs to."""
-    if os.getpid() != process:
+    if os.getpid() != before.process:
         return
     messages = everywhere.stop()
     histories = [recorder.history for recorder in everywhere.recorders]
-    lines = ["", report(histories)] if histories else ["no optimizer has made a step"]
-    problems, paths = [], []
-    for history in histories:
-        try:
-            paths.append(_save(history, prefix))
-        except OSError as error:
-            problems.append(f"not saved: {error}")
-    if paths:
-        lines.append(f"saved as {', '.join(os.path.relpath(path, folder) for path in paths)}")
-    for message in [*problems, *messages]:
+    several = "s" * (len(histories) > 1)
+    lines = [f"sgd_analysis has recorded {len(histories) or 'no'} optimizer{several}"]
+    if not histories:
+        lines[0] += ": none has made a step"
+    else:
+        lines.append(report(histories))
+        lines.append(_saved(histories, prefix, before.folder))
+    for message in [*_too_late(before.environment), *messages]:
         lines.append(textwrap.fill(message, _WIDTH, subsequent_indent="  "))
-    print("sgd_analysis:", "\n".join(lines), file=sys.__stderr__)
+    print("\n".join(lines), file=sys.__stderr__)
+
+
+def _too_late(before: Sequence[str | None]) -> Iterator[str]:
+    for name, value in zip(_READ_ON_IMPORT, before, strict=True):
+        if os.environ.get(name) != value:
+            yield (
+                f"the script has set {name}, which PyTorch reads when it is imported, and it was "
+                "before: the numbers may be others than without this command; set it outside"
+            )
+
+
+def _saved(histories: Sequence[History], prefix: str, folder: str) -> str:
+    """Save histories.
+
+    Returns:
+        What there is to say of it.
+    """
+    paths: list[str] = []
+    problem = ""
+    try:
+        for history in histories:
+            paths.append(os.path.relpath(_save(history, prefix), folder))
+    except OSError as error:
+        problem = f"{len(histories) - len(paths)} not saved: {error}"
+    shown = paths if len(paths) <= _N_PATHS else [paths[0], "...", paths[-1]]
+    return "\n".join(filter(None, [f"saved as {', '.join(shown)}" * bool(paths), problem]))
 
 
 def _save(history: History, prefix: str) -> str:

@@ -17,6 +17,9 @@ MEASURED: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 2
 PREDICTED: dict[str, Any] = {"color": "#D55E00", "linestyle": (0, (5, 3)), "linewidth": 1.8}
 BACKDROP: dict[str, Any] = {"color": "#808080", "linestyle": "-", "linewidth": 7, "alpha": 0.45}
 REFERENCE: dict[str, Any] = {"color": "#4D4D4D", "linestyle": ":", "linewidth": 1.5}
+# Where both are drawn: what a loop prints, its weights moving, and what holds at fixed weights.
+PRINTED: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 2, "marker": "o"}
+OF_THE_MODEL: dict[str, Any] = {**PRINTED, "color": "#D55E00", "linestyle": "--", "marker": "s"}
 
 # Where several curves of a kind meet, each kind keeps its colour and dashes through the book.
 METHODS: dict[str, dict[str, Any]] = {

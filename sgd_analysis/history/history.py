@@ -20,6 +20,7 @@ from sgd_analysis.history.tables import by_step, framed
 from sgd_analysis.history.vectors import Vectors
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     import pandas as pd
 
 _SHOWN = 5  # epochs, in the table of a notebook
@@ -355,6 +356,41 @@ class History:
             if (vectors := getattr(self, name)) is not None
         }
         return framed(by_step(columns, norms), "step", range(1, self.n_steps + 1))
+
+    def plot(self) -> matplotlib.figure.Figure:
+        """Draw what there is to see first: losses, norms, and what was evaluated.
+
+        The panels stand above each other, over the epochs: epoch e goes from e − 1 to e, and the
+        steps lie in it where they were made, before their updates (where no epoch has finished,
+        the axis counts steps). Light lines have a value a step, those with markers one a finished
+        epoch, at its end. Solid and blue is what a loop prints, the weights moving; dashed and red
+        what was `evaluated` at fixed weights: beside the losses if the last word of its name is
+        loss or risk, or says on which samples (train, validation, test); beside the gradient
+        norms if it ends so; and else in a panel of its own. Axes are logarithmic where all values
+        are positive and far enough apart. Of very many steps the least and the greatest of each
+        bin are drawn.
+
+        Returns:
+            A matplotlib Figure, which pyplot knows nothing of: a notebook shows it, and
+            `figure.savefig("run.svg")` writes it to a file.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+
+        Example:
+            >>> from sgd_analysis import quadratic_fit, train
+            >>> run = train(quadratic_fit(), step_size=1e-5, max_epochs=3, batch_size=500)
+            >>> losses, norms = run.history.plot().axes
+            >>> norms.get_xlabel(), [line.get_label() for line in losses.lines]
+            ('epoch', ['batch loss, each step', 'running loss'])
+        """
+        try:
+            from sgd_analysis.history.drawing import draw
+        except ImportError as error:
+            raise ImportError(
+                'plot() needs matplotlib: pip install "sgd-analysis[figures]"'
+            ) from error
+        return draw(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything recorded to a file in numpy's .npz format, with JSON metadata.

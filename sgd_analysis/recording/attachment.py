@@ -117,6 +117,11 @@ class Attachment:
         elif self._parameters.have_moved():
             self._messages.no_step_of_what_has_moved()
 
+    def look_for_rescaling(self) -> None:
+        """Say if the loop has multiplied gradients by hand, in the first epoch."""
+        if found := self.losses.rescaling.found():
+            self._messages.rescaled(*found)
+
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
         if not self._has_ended and self._is_epoch_full():  # the step before has raised
@@ -144,6 +149,7 @@ class Attachment:
     def _end_epoch(self) -> None:
         self._rows.end_epoch()
         self.losses.end_epoch()
+        self.look_for_rescaling()
         self._messages.log()
 
     def _no_steps(self) -> None:

@@ -15,6 +15,7 @@ from sgd_analysis.recording import backward, values
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.pass_sizes import PassSizes, watch_factor
 from sgd_analysis.recording.passes import Call, Passes
+from sgd_analysis.recording.rescaling import Rescaling
 from sgd_analysis.recording.step_loss import StepLoss, StepLosses
 
 
@@ -53,6 +54,7 @@ class SeenLosses:
         self._parameters: Sequence[Tensor] = ()
         self._owner: int | None = None  # the thread that makes the steps
         self._threads: dict[int, Passes] = {}
+        self.rescaling = Rescaling()
         self._several = False  # whether a step has had several passes
         self._n_observed = self._n_steps = 0
         self._first_unobserved = False
@@ -113,6 +115,8 @@ class SeenLosses:
         self.n_waiting = 0
         if passes.open is not None and torch._C._current_graph_task_id() != -1:
             self._end(passes)  # the step is made by a hook of the running pass
+        if self.rescaling.looks:
+            self.rescaling.step()
         used = passes.used_by(gradients)
         observed = [seen for one in used for seen in one.observed]
         if passes.observed is not None and not observed:
@@ -150,6 +154,10 @@ class SeenLosses:
         looks = self._several or not self._n_steps  # it takes time, and most loops make one pass
         if passes.end(self._parameters, looks=looks):
             self._several = True
+        if self.rescaling.looks and passes.counted:
+            last = passes.counted[-1]
+            if last.mark is not None:
+                self.rescaling.pass_ends(last.mark, last.scale)
 
     def _drop_cleared(self, passes: Passes) -> None:
         doubt = passes.drop_cleared(self._parameters)

@@ -8,7 +8,6 @@ whose place stands one of ours while a recorder is attached. It passes everythin
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,13 +15,13 @@ import torch
 from torch import Tensor
 from torch._C._dynamo.eval_frame import set_eval_frame
 
+from sgd_analysis.recording.standing_in import Place, StandIn
+
 _LATEST = 64  # the losses scaled last, of which each thread knows the scale
 
 
 class Listener:
     """Who is told of each backward pass that accumulates gradients, in whichever thread.
-
-    It is held weakly: who forgets to close a recorder keeps no model alive with it.
 
     Args:
         begins: called with the roots of a pass, and their gradients to begin with.
@@ -35,34 +34,29 @@ class Listener:
         ends: Callable[[], None],
     ) -> None:
         self.begins, self.ends = begins, ends
-        self._known = weakref.ref(self, _forget)
 
     def listen(self) -> None:
         """Be told of every pass from now on."""
-        global _listeners
-        with _lock:
-            if not _listeners:
-                _stand_in()
-            _listeners = (*_listeners, self._known)
+        _listeners.add(self)
 
     def stop(self) -> None:
         """Be told no more; the last one that leaves puts torch's own functions back."""
-        _forget(self._known)
+        _listeners.remove(self)
 
 
-_listeners: tuple[weakref.ref[Listener], ...] = ()  # replaced as a whole: threads go through it
-_originals: list[tuple[Any, str, Any, Any]] = []
-_lock = threading.RLock()  # which the garbage collector may want in the middle of `listen`
+def _places() -> Iterator[Place]:
+    run = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+    if not getattr(run, "is_ours", False):  # left behind, as someone stood in for it meanwhile
+        yield Place(torch.autograd, "_engine_run_backward", _telling(run))
+    scalers: list[Any] = [torch.amp.GradScaler]
+    for scaler in scalers:  # and what is derived from it
+        scalers += scaler.__subclasses__()
+        if "scale" in vars(scaler):
+            yield Place(scaler, "scale", _remembering(scaler.scale))
+
+
+_listeners: StandIn[Listener] = StandIn(_places)
 _of_thread = threading.local()
-
-
-def _forget(known: weakref.ref[Listener]) -> None:
-    global _listeners
-    with _lock:
-        remaining = tuple(other for other in _listeners if other is not known)
-        if _listeners and not remaining:
-            _put_back()
-        _listeners = remaining
 
 
 class Scaled(NamedTuple):
@@ -119,36 +113,12 @@ def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
     return found
 
 
-def _stand_in() -> None:
-    run = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
-    if not getattr(run, "is_ours", False):  # left behind, as someone stood in for it meanwhile
-        _replace(torch.autograd, "_engine_run_backward", _telling(run))
-    scalers: list[Any] = [torch.amp.GradScaler]
-    for scaler in scalers:  # and what is derived from it
-        scalers += scaler.__subclasses__()
-        if "scale" in vars(scaler):
-            _replace(scaler, "scale", _remembering(scaler.scale))
-
-
-def _replace(owner: Any, name: str, new: Any) -> None:
-    _originals.append((owner, name, getattr(owner, name), new))
-    setattr(owner, name, new)
-
-
-def _put_back() -> None:
-    for owner, name, original, ours in _originals:
-        if getattr(owner, name) is ours:  # or else someone stands in for ours, and calls it
-            setattr(owner, name, original)
-    _originals.clear()
-
-
 def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
     is_compiling, task = torch.compiler.is_dynamo_compiling, torch._C._current_graph_task_id
 
     def run_backward(roots: Sequence[Any], seeds: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-        listeners = _listeners
         if (
-            not listeners
+            not _listeners
             or not kwargs.get("accumulate_grad")
             or is_compiling()
             or task() != -1  # a checkpoint's, inside of another pass
@@ -157,11 +127,11 @@ def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
             return run(roots, seeds, *args, **kwargs)
         try:
             _of_thread.told = roots
-            _tell(listeners, "begins", roots, seeds)
+            _tell("begins", roots, seeds)
             result = run(roots, seeds, *args, **kwargs)
         finally:
             _of_thread.told = None
-        _tell(listeners, "ends")
+        _tell("ends")
         return result
 
     # Compiled code may call it, after a break of its graph: it is not to be compiled with it.
@@ -170,13 +140,12 @@ def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
     return untouched  # type: ignore[no-any-return]
 
 
-def _tell(listeners: Sequence[weakref.ref[Listener]], what: str, *of: Any) -> None:
+def _tell(what: str, *of: Any) -> None:
     """Tell each of them; nothing that it calls is compiled, whatever the code around it is."""
     compiler = set_eval_frame(None)
     try:
-        for known in listeners:
-            if (listener := known()) is not None:
-                getattr(listener, what)(*of)
+        for listener in _listeners:
+            getattr(listener, what)(*of)
     finally:
         set_eval_frame(compiler)
 

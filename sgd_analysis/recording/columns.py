@@ -132,13 +132,19 @@ class Columns:
         self._ends = ends.tolist()
         self._state = _State(arrays, step_size.copy(), n_rows, [], ())
 
-    def resolve(self) -> None:
-        """Bring every value into the arrays."""
+    def resolve(self, *names: str) -> None:
+        """Bring every value into the arrays; or those of these columns, and all that need no wait.
+
+        What else is on a device stays there.
+        """
         self._store()
-        if self._state.on_device:
-            for name, group, rows, values in self._state.on_device:
-                self._column(self._state, name, group)[rows] = as_array(values)
-            self._state = self._state._replace(on_device=())
+        waiting = self._state.on_device
+        resolved = [value for value in waiting if not names or value[0] in names]
+        for name, group, rows, values in resolved:
+            self._column(self._state, name, group)[rows] = as_array(values)
+        if resolved:
+            left = tuple(value for value in waiting if names and value[0] not in names)
+            self._state = self._state._replace(on_device=left)
 
     def __contains__(self, name: str) -> bool:
         return name in self._state.arrays

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import functools
 import gc
-import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -24,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.recorder import Recorder, record
+from sgd_analysis.recording.standing_in import Place, StandIn
 
 _NOT_FOR_ALL = ("history", "loss", "named_parameters")  # each is about a certain optimizer
 _NAMED = 3  # optimizers that a message names, of those that it is about
@@ -69,6 +69,13 @@ def record_all(**options: Any) -> AbstractContextManager[list[Recorder]]:
         >>> [(r.history.n_steps, r.history.n_epochs) for r in recorders]
         [(6, 2)]
     """
+    if refused := [name for name in _NOT_FOR_ALL if name in options]:
+        raise TypeError(
+            f"record_all() takes no {refused[0]}=, which is about one optimizer: give it to "
+            "record(optimizer)"
+        )
+    # What `record` would refuse is refused here, and not when the first optimizer is met.
+    record(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), **options).close()
     return Everywhere(options)
 
 
@@ -77,20 +84,9 @@ class Everywhere:
 
     Args:
         options: of `record`.
-
-    Raises:
-        TypeError: if `record` takes no such option, or it is about a certain optimizer.
-        ValueError: if an option is out of range.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
-        if refused := [name for name in _NOT_FOR_ALL if name in options]:
-            raise TypeError(
-                f"record_all() takes no {refused[0]}=, which is about one optimizer: give it to "
-                "record(optimizer)"
-            )
-        # What `record` would refuse is refused here, and not when the first optimizer is met.
-        record(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), **options).close()
         self.recorders: list[Recorder] = []
         self._options = options
         self._names: list[str] = []  # of their optimizers
@@ -122,7 +118,7 @@ class Everywhere:
         """Attach to every optimizer from now on."""
         guard = Guard(lambda error: self._failures.append(f"recording has failed: {error!r}"))
         self._handle = register_optimizer_step_pre_hook(guard(self._step_begins))
-        _add(self)
+        _active.add(self)
         for optimizer in _alive():
             self.meet(optimizer)
 
@@ -133,7 +129,7 @@ class Everywhere:
             What there is to say.
         """
         self._handle.remove()
-        _remove(self)
+        _active.remove(self)
         for let_go in list(self._attached.values()):
             let_go()
         if not self.recorders:
@@ -186,31 +182,12 @@ class Everywhere:
             self._said_without_step |= set(messages)
 
 
-_active: tuple[Everywhere, ...] = ()  # replaced as a whole: threads go through it
-_originals: list[tuple[str, Any, Any]] = []
-_lock = threading.Lock()
+def _places() -> Iterator[Place]:
+    for name in ("__init__", "__setstate__"):
+        yield Place(Optimizer, name, _then_meeting(getattr(Optimizer, name)))
 
 
-def _add(everywhere: Everywhere) -> None:
-    global _active
-    with _lock:
-        if not _active:
-            for name in ("__init__", "__setstate__"):
-                original = getattr(Optimizer, name)
-                _originals.append((name, original, ours := _then_meeting(original)))
-                setattr(Optimizer, name, ours)
-        _active = (*_active, everywhere)
-
-
-def _remove(everywhere: Everywhere) -> None:
-    global _active
-    with _lock:
-        _active = tuple(other for other in _active if other is not everywhere)
-        if not _active:
-            for name, original, ours in _originals:
-                if getattr(Optimizer, name) is ours:  # or else someone stands in for ours
-                    setattr(Optimizer, name, original)
-            _originals.clear()
+_active: StandIn[Everywhere] = StandIn(_places)
 
 
 def _then_meeting(original: Callable[..., None]) -> Callable[..., None]:

@@ -18,7 +18,10 @@ State: TypeAlias = tuple[list[Tensor | None], list[int | None]]
 def state(parameters: Iterable[Tensor]) -> State:
     """Return the gradients, and their versions, for `changed` to compare with after a pass."""
     gradients = [parameter.grad for parameter in parameters]
-    return gradients, [None if g is None else g._version for g in gradients]
+    for gradient in gradients:
+        if gradient is not None:
+            return gradients, [None if g is None else g._version for g in gradients]
+    return gradients, gradients  # type: ignore[return-value]  # None has no version
 
 
 class Mark(NamedTuple):

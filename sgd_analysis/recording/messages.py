@@ -99,6 +99,16 @@ class Messages:
             "record() steps_per_epoch=, or call recorder.end_epoch()",
         )
 
+    def rescaled(self, least: float, most: float) -> None:
+        """Say that the gradients of the first epoch were multiplied by hand."""
+        by = f"{least:.4g}" if f"{least:.3g}" == f"{most:.3g}" else f"{least:.4g} to {most:.4g}"
+        self._once(
+            "rescaled",
+            f"gradients were multiplied by {by} between backward() and step(), in the first epoch: "
+            "the loss of a row is what backward() was called on, and its gradient as many times "
+            "that of the loss; divide the loss instead, or recorder.observe() the one you mean",
+        )
+
     def late(self) -> None:
         """Say that losses were observed after their steps."""
         self._once(

@@ -23,6 +23,8 @@ def objective(roots: Sequence[Any], seeds: Sequence[Tensor | None], scale: Value
 
     The factor of a GradScaler, `scale`, is taken out of it.
     """
+    if len(roots) == 1 and scale is WHOLE and type(roots[0]) is Tensor:
+        return _inner_product(roots[0], seeds[0])  # most often
     total: Value | None = None
     for root, seed in zip(roots, seeds, strict=True):
         if not isinstance(root, Tensor):

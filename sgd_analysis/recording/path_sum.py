@@ -36,15 +36,14 @@ class PathSum:
     ) -> None:
         """Add one step's gradient times its weight."""
         self._sums += [_zeros(parameter) for parameter in parameters[len(self._sums) :]]
-        pairs = self._with_sums(gradients)
+        pairs = [pair for pair in zip(self._sums, gradients, strict=True) if pair[1] is not None]
+        totals = [total for total, _ in pairs]
+        parts = [p.detach() if p.requires_grad else p for _, p in pairs if p is not None]
         if isinstance(weight, Tensor):
-            for total, part in pairs:
+            for total, part in zip(totals, parts, strict=True):
                 total.add_(part * weight.to(part.device))
-        elif any(part.is_sparse for _, part in pairs):
-            for total, part in pairs:
-                total.add_(part, alpha=weight)
         elif pairs:
-            torch._foreach_add_(*map(list, zip(*pairs, strict=True)), alpha=weight)
+            torch._foreach_add_(totals, parts, alpha=weight)
 
     def spoil(self) -> None:
         """Make the sum nan: it is not that of the steps any more."""
@@ -58,13 +57,6 @@ class PathSum:
     def norm(self) -> float:
         """Return the norm of the sum, waiting for the device."""
         return float(norm(self._sums))
-
-    def _with_sums(self, gradients: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
-        return [
-            (total, part.detach() if part.requires_grad else part)
-            for total, part in zip(self._sums, gradients, strict=True)
-            if part is not None
-        ]
 
 
 def _zeros(like: Tensor) -> Tensor:

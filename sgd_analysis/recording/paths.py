@@ -12,26 +12,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgd_analysis._arrays import Value
-from sgd_analysis.history.path_gradient import as_means, weighted_sum
+from sgd_analysis.history.path_gradient import weighted_sum
 from sgd_analysis.history.vectors import Vectors
+from sgd_analysis.recording.block_sum import BlockSum, path_weights, sums_blocks
 from sgd_analysis.recording.columns import Columns
+from sgd_analysis.recording.gradients import norm
 from sgd_analysis.recording.kept import KeptGradients
 from sgd_analysis.recording.path_sum import PathSum
+from sgd_analysis.recording.step_loss import StepLoss
 
 
 class Paths:
     """The path gradient of one epoch at a time, summed up along it, and the norms of all.
 
     Args:
-        columns: what is recorded of the steps besides.
+        columns: what is recorded of the steps besides; their gradients' norms go there.
         kept: the gradients of the first steps, which the sums do without.
     """
 
     def __init__(self, columns: Columns, kept: KeptGradients) -> None:
         self._columns, self._kept = columns, kept
         self._parameters: Sequence[Tensor] = ()
-        self._sum: PathSum | None = None
-        self._before: NDArray[Any] | None = None  # what an earlier recording has in its sum
+        self._sum: PathSum | BlockSum | None = None
+        self._before: NDArray[Any] | None = None  # what the sum begins with
         self._epoch = -1  # of that sum
         self._end = 0  # the step after the last one in it; -1 while one is added
         self._norms: dict[int, float] = {}  # by epoch, where there is one
@@ -54,28 +57,43 @@ class Paths:
 
     def lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Say over which parameters the gradients of the steps that follow go."""
+        if isinstance(self._sum, BlockSum):
+            n_steps = self._columns.n_rows
+            self._sum.store(n_steps)
+            self._before, self._sum, self._end = self._sum.vector(), None, n_steps
         self._parameters = parameters
 
     def add(
-        self, step: int, gradients: Sequence[Tensor | None], weight: Value, skipped: Value
-    ) -> None:
-        """Add the gradient of a step of the present epoch, unless it is skipped."""
-        if not self.has_present_epoch:
-            self._end = -1
-            self._sum = self._before = None  # freed before the next one is made
-            self._sum = PathSum(self._parameters)
-            self._epoch, self._end = self._columns.n_ended, step
-        elif self._sum is None:
-            self._sum = PathSum(self._parameters, self._before)
+        self, step: int, gradients: Sequence[Tensor | None], seen: StepLoss, skipped: Value
+    ) -> Value | None:
+        """Add the gradient of a step of the present epoch, unless it is skipped.
+
+        Returns:
+            Its norm; None if that is measured by `store`.
+        """
+        if self._sum is None or not self.has_present_epoch:
+            self._begin(step)
+        total = self._sum
+        assert total is not None
+        if isinstance(total, BlockSum):
+            total.write(step, gradients)
+            return None
         if self._end != step:  # an interrupt has left half of a step in it, or one too many
-            self._sum.spoil()
+            total.spoil()
         self._end = -1
+        size, weight = norm(gradients), seen.weight
         if isinstance(skipped, Tensor):
             weight = torch.where(skipped, 0.0, weight)
             gradients = [g if g is None else torch.where(skipped, 0.0, g) for g in gradients]
         if not (skipped is True or (not isinstance(weight, Tensor) and weight == 0)):
-            self._sum.add(gradients, self._parameters, weight)
+            total.add(gradients, self._parameters, weight)
         self._end = step + 1
+        return size
+
+    def store(self, n_steps: int) -> None:
+        """Measure the gradients of the first n_steps that still wait for it."""
+        if isinstance(self._sum, BlockSum):
+            self._sum.store(n_steps)
 
     def end_epoch(self) -> None:
         """Note the norm of the present epoch's path gradient."""
@@ -87,6 +105,18 @@ class Paths:
             return ()
         epochs = range(self._columns.n_ended)
         return np.array([self._norms.get(epoch, math.nan) for epoch in epochs]), self._last()
+
+    def _begin(self, step: int) -> None:
+        """Begin with the sum of the present epoch, or go on with it."""
+        if not self.has_present_epoch:
+            self._end = -1
+            self._sum = self._before = None  # freed before the next one is made
+        first = step if self._end < 0 else self._end
+        if sums_blocks(self._parameters):
+            self._sum = BlockSum(self._parameters, self._columns, first, self._before)
+        else:
+            self._sum = PathSum(self._parameters, self._before)
+        self._epoch, self._end = self._columns.n_ended, first
 
     def _last(self) -> NDArray[Any]:
         """Return the path gradient of the epoch that was last summed up along the way."""
@@ -107,17 +137,12 @@ class Paths:
 
     def _is_whole(self) -> bool:
         """Return whether the sum holds the steps that have a row, and no other."""
-        return bool(self._end == self._columns.rows_of(self._epoch).stop)
+        end = self._sum.n_stored if isinstance(self._sum, BlockSum) else self._end
+        return bool(end == self._columns.rows_of(self._epoch).stop)
 
     def _of_kept(self) -> tuple[NDArray[Any] | None, float]:
         """Return what gradients kept whole add to the sum, and the weight of all its steps."""
         steps = self._columns.rows_of(self._epoch)
-        used = ~self._columns["skipped"][steps]
-        weights = np.where(used, self._columns["denominator"][steps], 0.0)
-        total = float(weights.sum())
+        weights, total = path_weights(self._columns, steps)
         rows = self._kept.rows[steps]
-        if not len(rows):
-            return None, total
-        divisor = self._columns["divisor"][steps] if "divisor" in self._columns else None
-        weights = np.where(weights == 0, 0.0, as_means(weights, divisor))
-        return weighted_sum(weights[: len(rows)], rows), total
+        return weighted_sum(weights[: len(rows)], rows) if len(rows) else None, total

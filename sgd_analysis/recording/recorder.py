@@ -314,7 +314,7 @@ class Recorder:
                 exact.
 
         Raises:
-            RuntimeError: if no epoch has finished.
+            RuntimeError: if no epoch has finished, or `record_all` has closed the recorder.
             TypeError: if a value is nothing of the kind.
             ValueError: if a tensor has several elements, or a name is that of another column.
 
@@ -338,6 +338,8 @@ class Recorder:
             >>> recorder.history.evaluated["train_empirical_risk"].shape
             (2,)
         """
+        if self._kept is not None:
+            raise RuntimeError("evaluate() comes too late, record_all() has let the loop go")
         numbers = evaluated.numbers_of(values)
         self._finish_found_epoch()
         n_epochs = self._rows.n_epochs
@@ -401,6 +403,7 @@ class Recorder:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
+        self._attachment.look_for_rescaling()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()

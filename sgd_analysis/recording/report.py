@@ -8,9 +8,9 @@ import numpy as np
 
 from sgd_analysis.history.history import History
 
-_HEAD = ("optimizer", "steps", "at", "loss", "gradient norm", "path gradient")
+_HEAD = ("optimizer", "steps", "at", "loss", "step norm", "path norm")
 _N_SHOWN = 10  # optimizers
-_WIDTH = 18  # of an optimizer's name, at most
+_WIDTH = 80
 
 
 def report(histories: Sequence[History]) -> str:
@@ -22,16 +22,18 @@ def report(histories: Sequence[History]) -> str:
     """
     rows = [_HEAD]
     for number, history in enumerate(histories[:_N_SHOWN], start=1):
-        name = f"{number} {history.metadata.get('optimizer', '')}"[:_WIDTH]
+        name = f"{number} {history.metadata.get('optimizer', '')}"
         first, *others = _ends(history)
         rows.append((name, f"{history.n_steps}", *first))
         rows += [("", "", *other) for other in others]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    width = min(widths[0], _WIDTH - sum(2 + width for width in widths[1:]))
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+        "  ".join([row[0][:width].ljust(width), *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
     ]
     if len(histories) > _N_SHOWN:
-        lines.append(f"… and {len(histories) - _N_SHOWN} more")
+        lines.append(f"... and {len(histories) - _N_SHOWN} more")
     return "\n".join(lines)
 
 

@@ -104,13 +104,17 @@ class Rows:
         # the columns have it, and no half of one is left behind.
         if fits and self._weights is not None:
             self._weights.write(step, self._parameters)
-        if fits and self._whole:  # norms are computed for many steps, later
-            if self._local is not None:
+        whole = fits and self._whole  # norms are computed for many steps, later
+        if self._local is not None:
+            if whole:
                 self._local.write(step, local)
-            if self._gradients is not None:
+            else:
+                marks.append(("local_norm", norm(local)))
+        if self._gradients is not None and self._paths is not None:
+            if whole:
                 self._gradients.write(step, gradients)
-        else:
-            self._stream(step, gradients, local, seen.weight, skipped, marks)
+            elif (size := self._paths.add(step, gradients, seen, skipped)) is not None:
+                marks.append(("norm", size))
         self._columns.append((seen.loss, seen.n_samples, seen.denominator, *step_sizes), marks)
 
     @quiet
@@ -173,26 +177,12 @@ class Rows:
             epoch = int(history.epoch[-1]) - self._columns.first_epoch
             self._paths.begin_with(history.gradients, epoch)
 
-    def _stream(
-        self,
-        step: int,
-        gradients: Sequence[Tensor | None],
-        local: Sequence[Tensor | None],
-        weight: Value,
-        skipped: Value,
-        marks: Marks,
-    ) -> None:
-        """Mark the norms of gradients, and add those averaged to the path of their epoch."""
-        if self._local is not None:
-            marks.append(("local_norm", norm(local)))
-        if self._paths is not None:
-            marks.append(("norm", norm(gradients)))
-            self._paths.add(step, gradients, weight, skipped)
-
     def _resolve(self) -> None:
         self._columns.resolve()
         for kept in self._kinds():
             kept.store(self._n_whole())
+        if self._paths is not None:
+            self._paths.store(self.n_steps)
         if self._gradients is not None:
             self._gradients.measure(self._columns["norm"])
         if self._local is not None:

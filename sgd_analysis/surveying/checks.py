@@ -93,8 +93,10 @@ def _without_drawing(weights: FixedWeights, batches: list[Batch]) -> tuple[list[
         for inputs, targets in batches:
             seed_all(0, weights.forward.generators)
             loss, predictions = weights.forward.call(inputs, targets, mode=quiet)
-            (count,), _ = weights.counts.of([predictions], [targets])
-            means.append(float(loss.detach()) / (count if weights.takes_sums else 1.0))
+            read = weights.counts.read(loss, targets)
+            (count,), _ = weights.counts.of([predictions], [targets], [read])
+            is_sum = weights.takes_sums or read.is_sum
+            means.append(float(loss.detach()) / (count if is_sum else 1.0))
             counts.append(count)
     finally:
         before.restore()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgd_analysis._random_state import seed_all
 from sgd_analysis.surveying.batches import Batch
+from sgd_analysis.surveying.counts import Read
 from sgd_analysis.surveying.evaluation import Evaluated, FixedWeights
 
 
@@ -28,9 +29,9 @@ class Draws:
         before = self._forward.states()
         found = []
         for inputs, targets in batches:
-            loss, gradient, predictions, spread = self._mean_of_draws(inputs, targets)
+            loss, gradient, predictions, read, spread = self._mean_of_draws(inputs, targets)
             columns = np.array(spread)[:, None]
-            found.append((loss[None], gradient[None], [predictions], [targets], columns))
+            found.append((loss[None], gradient[None], [predictions], [targets], [read], columns))
             self._n_drawn += 1
         before.restore()
         for one in found:
@@ -43,14 +44,14 @@ class Draws:
 
     def _mean_of_draws(
         self, inputs: Any, targets: Any
-    ) -> tuple[Tensor, Tensor, Any, tuple[float, float, float]]:
+    ) -> tuple[Tensor, Tensor, Any, Read, tuple[float, float, float]]:
         losses, total = [], torch.zeros(())
         for draw in range(self._n):
             self.seed_for(self._n_drawn, draw)
             states = self._forward.states() if draw == 0 else None
-            loss, gradient, predictions = self._weights.one(inputs, targets)
+            loss, gradient, predictions, read = self._weights.one(inputs, targets)
             if states is not None and self._forward.states() == states:  # nothing was drawn
-                return loss, gradient, predictions, (0.0, 0.0, 0.0)
+                return loss, gradient, predictions, read, (0.0, 0.0, 0.0)
             losses.append(float(loss))
             double = torch.complex128 if gradient.is_complex() else torch.float64
             total = total + gradient.to(double)
@@ -58,7 +59,7 @@ class Draws:
             noise = np.array(losses) - self._without_noise(inputs, targets)
             spread = _error(losses), float(noise.mean()), _error(noise)
         mean = torch.tensor(np.mean(losses), dtype=torch.float64)
-        return mean, (total / self._n).to(gradient.dtype), predictions, spread
+        return mean, (total / self._n).to(gradient.dtype), predictions, read, spread
 
     def _without_noise(self, inputs: Any, targets: Any) -> NDArray[np.float64]:
         """Return the losses (n_draws,), or (1,), with what draws put in evaluation mode."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,11 +15,11 @@ from torch.func import functional_call, grad_and_value, vmap
 from sgd_analysis._arrays import as_array
 from sgd_analysis._criteria import require_gradient
 from sgd_analysis.surveying.batches import Batch, in_runs
-from sgd_analysis.surveying.counts import Counts
+from sgd_analysis.surveying.counts import UNREAD, Counts, Read
 from sgd_analysis.surveying.forward import Forward
 
-# Losses, gradients, predictions, targets.
-_Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any]
+# Losses, gradients, predictions, targets, and what the graphs of the losses say.
+_Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any, list[Read]]
 
 
 class Evaluated(NamedTuple):
@@ -87,25 +87,32 @@ class FixedWeights:
         gradient: Tensor,
         predictions: Any,
         targets: Any,
+        read: Sequence[Read],
         spread: NDArray[np.float64] | None = None,
     ) -> Evaluated:
         """Return what was found of k batches by their samples, spread (3, k) included."""
-        denominator, n_samples = self.counts.of(predictions, targets)
+        denominator, n_samples = self.counts.of(predictions, targets, read)
         mean, rows = as_array(loss).astype(np.float64), as_array(gradient)
         spread = np.zeros((3, len(mean))) if spread is None else spread
-        if self.takes_sums:
+        sums = np.array([self.takes_sums or one.is_sum for one in read])
+        if sums.any():
             with np.errstate(all="ignore"):
-                mean, spread = mean / denominator, spread / denominator
-                rows = (rows / denominator[:, None]).astype(rows.dtype)
+                divisor = np.where(sums, denominator, 1.0)
+                mean, spread = mean / divisor, spread / divisor
+                rows = (rows / divisor[:, None]).astype(rows.dtype)
         return Evaluated(mean, denominator, n_samples, rows, *spread)
 
-    def one(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor, Any]:
-        """Return the loss (), the gradient (n_parameters,) and the predictions of one batch."""
+    def one(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor, Any, Read]:
+        """Return the loss (), the gradient (n_parameters,) and the predictions of one batch.
+
+        And what the graph of the loss says of it.
+        """
         tensors = self.forward.copies.fresh()
         loss, predictions = self.forward.call(inputs, targets)
         if self.first is None:
             self.first = inputs, targets, loss.detach()
         require_gradient(loss)
+        read = self.counts.read(loss, targets)
         originals = list(self._weights.values())
         copies = [tensors[name] for name in self._weights]
         parts = torch.autograd.grad(loss, [*copies, *originals], allow_unused=True)
@@ -119,7 +126,7 @@ class FixedWeights:
             _dense_sum(both, like).flatten()
             for *both, like in zip(by_copy, by_another_way, originals, strict=True)
         ]
-        return loss.detach().reshape(()), _side_by_side(gradients), _detached(predictions)
+        return loss.detach().reshape(()), _side_by_side(gradients), _detached(predictions), read
 
     def _evaluate(self, batches: list[Batch]) -> Iterator[_Raw]:
         for inputs, targets, stacked in in_runs(batches, stack=self._vectorises):
@@ -127,12 +134,13 @@ class FixedWeights:
             yield at_once or self._one_by_one(inputs, targets)
 
     def _all_at_once(self, inputs: Tensor, targets: Tensor) -> _Raw | None:
-        if not self._is_tried:
+        read = UNREAD
+        if not self._is_tried or self.counts.reads_graph:
             # By plain automatic differentiation, which finds out what is wrong with a model or a
             # loss, and says so in the usual words.
-            self.one(inputs[0], targets[0])
+            read = self.one(inputs[0], targets[0])[-1]
             self._is_tried = True
-        if not self._vectorises:
+        if not (self._vectorises and read.tells_of_others):
             return None
         tensors = self.forward.prepared()
         weights = {name: tensors[name].detach() for name in self._weights}
@@ -153,12 +161,12 @@ class FixedWeights:
             return None
         if not isinstance(predictions, Tensor):
             return None
-        return loss, gradient, predictions, targets
+        return loss, gradient, predictions, targets, read.of_others(predictions, targets)
 
     def _one_by_one(self, inputs: list[Any], targets: list[Any]) -> _Raw:
         each = [self.one(*pair) for pair in zip(inputs, targets, strict=True)]
-        losses, gradients, predictions = map(list, zip(*each, strict=True))
-        return torch.stack(losses), torch.stack(gradients), predictions, targets
+        losses, gradients, predictions, read = map(list, zip(*each, strict=True))
+        return torch.stack(losses), torch.stack(gradients), predictions, targets, read
 
     def _refusal(self, inputs: Any, targets: Any) -> str:
         self.forward.find_drawing(inputs, targets)

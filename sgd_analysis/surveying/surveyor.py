@@ -51,9 +51,9 @@ def survey(
     Args:
         model: any module with at least one trainable parameter.
         criterion: a loss module, with reduction "mean" or "sum", or a function (predictions,
-            targets) -> the mean over the batch. None: the model returns its loss, as one number;
-            as `loss` of an object or a mapping; in a tuple, as the one number that has a
-            gradient; or as a mapping of losses to be added up.
+            targets) -> the mean over the batch, or a sum that its graph shows to be one. None:
+            the model returns its loss, as one number; as `loss` of an object or a mapping; in a
+            tuple, as the one number that has a gradient; or as a mapping of losses to be added up.
         loader: an iterable of batches on the model's device: a DataLoader, or a list. Of a pair
             (inputs, targets) the model is given the inputs; of a mapping, a tensor or another
             object that is a batch, all of it, and the criterion is one of (output, batch). With
@@ -69,9 +69,10 @@ def survey(
             where there is no pair of these, of (output, batch), that gives its `denominator`. By
             default, what the mean of torch's own losses divides by, as `record` has it: the
             number of targets not ignored, the sum of their class weights, or the number of
-            elements; for other criteria the length of the predictions. The batch's `n_samples`
-            is the length of the predictions; where they have none, that of all tensors and lists
-            in the batch, and where these differ, the denominator.
+            elements. Of a function, or of the model's own loss, its graph tells that, where it
+            can; of other criteria the length of the predictions stands for it. The batch's
+            `n_samples` is the length of the predictions; where they have none, that of all
+            tensors and lists in the batch, and where these differ, the denominator.
         draws: where the model draws random numbers (dropout in training mode), over how many
             draws each batch's loss and gradient are averaged, at least two: at so many times the
             cost. The survey then has a `standard_error`, and the `noise` that the modules which

@@ -1,5 +1,7 @@
 """Models that return their loss, and loaders of mappings: surveyed without a wrapper."""
 
+import contextlib
+import functools
 from collections import UserDict
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,8 +13,15 @@ import torch.nn.functional as F
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
-from sgd_analysis import survey
-from tests.surveying.surveyed_models import assert_same, flat_gradient
+from sgd_analysis import loss_gap, record, survey
+from sgd_analysis.surveying.evaluation import FixedWeights
+from tests.surveying.surveyed_models import (
+    CLASS_WEIGHTS,
+    assert_same,
+    flat_gradient,
+    plain_loop,
+    small_batches,
+)
 
 N_TOKENS, IGNORED = 7, -100
 
@@ -222,6 +231,126 @@ class TestAModelThatReturnsItsLoss:
         assert all(map(torch.equal, before, model.parameters()))
 
 
+class TestSizesThatTheGraphOfTheLossTells:
+    def test_tokens_that_are_not_ignored(self):
+        found = survey(ReturnsAnObject(), None, PADDED)
+        told = survey(ReturnsAnObject(), None, PADDED, n_samples=n_predicted)
+        assert_same(found, told, rtol=0, atol=0)
+
+    def test_of_a_batch_in_which_all_are_ignored(self):
+        loader = [PADDED[0], padded([1, 1], 5), PADDED[1]]
+        found, without = survey(ReturnsAnObject(), None, loader), survey_padded(PADDED[:2])
+        assert_array_equal(found.denominator, [13, 0, 4])
+        assert found.empirical_risk == without.empirical_risk
+
+    @pytest.mark.parametrize("loop", [plain_loop, contextlib.nullcontext])
+    @pytest.mark.parametrize(
+        ("function", "module"),
+        [
+            (F.cross_entropy, nn.CrossEntropyLoss()),
+            (
+                functools.partial(F.cross_entropy, ignore_index=1, weight=CLASS_WEIGHTS),
+                nn.CrossEntropyLoss(ignore_index=1, weight=CLASS_WEIGHTS),
+            ),
+            (
+                functools.partial(F.cross_entropy, weight=CLASS_WEIGHTS, reduction="sum"),
+                nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, reduction="sum"),
+            ),
+            (functools.partial(F.cross_entropy, label_smoothing=0.1), None),
+            (F.mse_loss, nn.MSELoss()),
+            (F.l1_loss, nn.L1Loss()),
+            (functools.partial(F.mse_loss, reduction="sum"), nn.MSELoss(reduction="sum")),
+            (lambda p, y: (p - y).square().mean(), nn.MSELoss()),
+            (lambda p, y: F.mse_loss(p, y) + 0.1 * p.abs().mean(), None),
+        ],
+    )
+    def test_a_function_is_surveyed_as_its_module_and_as_it_is_recorded(
+        self, function, module, loop
+    ):
+        model, loader = nn.Linear(3, 3).double(), small_batches(batch_size=4)
+        if "cross_entropy" in str(function):
+            labels = torch.tensor([0, 1, 2, 2, 1])
+            loader = [(x, labels.roll(b)[: len(x)]) for b, (x, _) in enumerate(loader)]
+        with loop():
+            found = survey(model, function, loader)
+            if module is not None:
+                assert_same(found, survey(model, module, loader))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with record(optimizer, steps_per_epoch=len(loader)) as recorder:
+            for inputs, targets in loader:
+                optimizer.zero_grad()
+                function(model(inputs), targets).backward()
+                optimizer.step()
+        history = recorder.history[0]
+        assert_allclose(found.denominator, history.denominator, rtol=1e-12)
+        assert abs(loss_gap(history, found).drift) < 1e-12
+
+    @pytest.mark.parametrize("is_plain", [True, False])
+    def test_targets_that_are_not_changed_tell_them_of_many_batches_at_once(
+        self, monkeypatch, is_plain
+    ):
+        n_alone, one = [], FixedWeights.one
+        monkeypatch.setattr(FixedWeights, "one", lambda *a: n_alone.append(1) or one(*a))
+        model = nn.Linear(3, 3).double()
+        labels = torch.tensor([0, 1, 2, 2, 1])
+        batches = enumerate(small_batches(batch_size=4))
+        loader = [(x, labels.roll(b)[: len(x)]) for b, (x, _) in batches]
+
+        def criterion(predictions, targets):
+            kept = targets if is_plain else torch.where(targets == 0, -100, targets)
+            return F.cross_entropy(predictions, kept)
+
+        found = survey(model, criterion, loader)
+        module = nn.CrossEntropyLoss(ignore_index=-100 if is_plain else 0)
+        assert (len(n_alone) < 5) == is_plain
+        assert_same(found, survey(model, module, loader))
+
+    def test_a_loss_and_a_penalty_that_are_both_sums(self):
+        """A variational autoencoder's, as it is often written."""
+
+        class Encoder(nn.Linear):
+            def forward(self, inputs):
+                return super().forward(inputs).sigmoid(), self.bias
+
+        def criterion(output, inputs):
+            image, mean = output
+            reconstruction = F.binary_cross_entropy(image, inputs, reduction="sum")
+            return reconstruction + 0.5 * torch.sum(mean**2)
+
+        model = Encoder(3, 3).double()
+        loader = [torch.rand(n, 3, dtype=torch.float64) for n in (4, 1)]
+        found = survey(model, criterion, loader)
+        assert_array_equal(found.denominator, [12, 3])
+        assert_array_equal(found.n_samples, [4, 1])
+        total = sum(criterion(model(inputs), inputs) for inputs in loader)
+        assert_allclose(found.empirical_risk, total.item() / 15, rtol=1e-12)
+        gradient = flat_gradient(total, model) / 15
+        assert_allclose(found.full_gradient, gradient, rtol=1e-10, atol=1e-14)
+
+    @pytest.mark.parametrize("loop", [plain_loop, contextlib.nullcontext])
+    def test_they_are_refused_where_it_tells_them_of_some_batches_only(self, loop):
+        def criterion(predictions, targets):
+            errors = (predictions - targets).square()
+            return errors.mean() if len(errors) > 2 else errors.sum() / 7
+
+        model = nn.Linear(3, 3).double()
+        with loop(), pytest.raises(ValueError, match="of some batches and not of others: give"):
+            survey(model, criterion, small_batches())
+
+    def test_they_must_be_told_where_it_does_not(self):
+        class Scaled(ReturnsAnObject):
+            def next_token_loss(self, tokens, labels):
+                return (
+                    super().next_token_loss(tokens, labels).logsumexp(0)
+                )  # of one number: the same
+
+        with pytest.raises(
+            ValueError, match=r"the loss that the model returns does not say over.*"
+        ):
+            survey(Scaled(), None, PADDED)
+        assert_same(survey(Scaled(), None, PADDED, n_samples=n_predicted), survey_padded(PADDED))
+
+
 class TestMappingsWithACriterion:
     def test_it_is_given_the_output_and_the_whole_batch(self):
         def criterion(output, batch):
@@ -310,6 +439,10 @@ class TestRefusals:
         loader = [(torch.ones(2, 3), torch.ones(2), torch.ones(2, 1))]
         with pytest.raises(TypeError, match=r"got 3 items: write the several inputs"):
             survey(nn.Linear(3, 1), nn.MSELoss(), loader)
+
+
+def survey_padded(loader):
+    return survey(ReturnsAnObject(), None, loader, n_samples=n_predicted)
 
 
 def _as_linear(model):

@@ -129,7 +129,8 @@ class TestAllKindsOfModels:
             3 * nn.Linear.forward(model, small_batches()[0][0]), small_batches()[0][1]
         )
         assert_allclose(found.gradient[0], flat_gradient(loss, model), rtol=1e-10, atol=1e-14)
-        assert_array_equal(found.denominator, [3] * N_BATCHES + [2])
+        assert_array_equal(found.denominator, [3 * 3] * N_BATCHES + [2 * 3])  # elements
+        assert_array_equal(found.n_samples, [3] * N_BATCHES + [2])
 
     def test_a_penalty_that_the_criterion_adds_is_differentiated_too(self):
         model = built(sequence(nn.Tanh))
@@ -550,7 +551,7 @@ class TestRefusals:
 
         class OwnLoss(nn.Linear):
             def forward(self, inputs):
-                return super().forward(inputs).square().mean()
+                return super().forward(inputs).square().sum() / 7
 
         model = built(lambda: OwnLoss(3, 3))
         with loop():
@@ -573,7 +574,7 @@ class TestRefusals:
     def test_outputs_without_a_length_and_no_targets_do_not_either(self, outputs):
         class Outputs(nn.Linear):
             def forward(self, inputs):
-                return outputs(loss=super().forward(inputs).square().mean())
+                return outputs(loss=super().forward(inputs).square().sum() / 7)
 
         def criterion(found, _):
             return found["loss"] if isinstance(found, dict) else found[0]
