@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import builtins
-import importlib.util
-import io
 import logging
 import math
 import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from importlib.machinery import SourceFileLoader
-from types import CodeType, ModuleType, TracebackType
 from typing import NamedTuple
 
 from sgd_analysis.history.history import History
+from sgd_analysis.recording import programs
 from sgd_analysis.recording.everywhere import Everywhere
 from sgd_analysis.recording.report import report
 
@@ -70,14 +66,13 @@ def main(arguments: Sequence[str]) -> None:
         prefix = _prefix(options.out)
     except ValueError as error:
         parser.error(str(error))
-    module, compiled = _module(name) if options.module else _script(name)
-    sys.argv = [str(module.__file__) if options.module else name, *rest]
+    program = programs.module(name) if options.module else programs.script(name)
     environment = [os.environ.get(variable) for variable in _READ_ON_IMPORT]
     before = Before(os.getpid(), os.getcwd(), environment)
     _log_to_stderr()
     atexit.register(_finish, everywhere, prefix, before)
     everywhere.start()
-    _run(module, compiled)
+    program.run(rest)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,13 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         "--steps-per-epoch",
         type=_positive(int),
         metavar="N",
-        help="the number of steps after which an epoch ends",
+        help="the number of steps after which an epoch ends, where no DataLoader tells",
     )
     add(
         "--n-samples",
         type=_positive(float),
         metavar="N",
-        help="the number of samples in each backward pass",
+        help="the number of samples in each backward pass, where its loss does not tell",
     )
     return parser
 
@@ -144,85 +139,12 @@ def _prefix(out: str) -> str:
     return os.path.abspath(prefix)
 
 
-def _script(name: str) -> tuple[ModuleType, Callable[[], CodeType | None]]:
-    """Return the module for a script to run in, as python makes it, and what compiles it."""
-    path = os.path.abspath(name)
-    try:
-        with io.open_code(path) as file:
-            source = file.read()
-    except OSError as error:
-        problem = f"[Errno {error.errno}] {error.strerror}"
-        print(f"{sys.executable}: can't open file {path!r}: {problem}", file=sys.stderr)
-        sys.exit(2)
-    if not sys.flags.safe_path:
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
-    module = _main_module()
-    module.__file__ = path
-    module.__loader__ = SourceFileLoader("__main__", path)
-    return module, lambda: compile(source, path, "exec", dont_inherit=True)
-
-
-def _module(name: str) -> tuple[ModuleType, Callable[[], CodeType | None]]:
-    """Return the same for a module, or for the program of a package."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ImportError as error:
-        problem = f"{type(error).__name__}: {error}"
-        sys.exit(
-            f"{sys.executable}: Error while finding module specification for {name!r} ({problem})"
-        )
-    if spec is not None and spec.submodule_search_locations is not None:
-        spec = importlib.util.find_spec(f"{name}.__main__")
-    if spec is None or not isinstance(loader := spec.loader, importlib.abc.InspectLoader):
-        sys.exit(f"{sys.executable}: No module named {name}")
-    module = _main_module()
-    module.__spec__, module.__package__ = spec, spec.parent
-    module.__file__, module.__loader__ = spec.origin, loader
-    module.__cached__ = spec.cached  # type: ignore[attr-defined]
-    return module, lambda: loader.get_code(spec.name)
-
-
-def _main_module() -> ModuleType:
-    module = ModuleType("__main__")
-    module.__builtins__ = builtins  # type: ignore[attr-defined]
-    module.__cached__ = None  # type: ignore[attr-defined]
-    module.__package__ = None
-    return module
-
-
 def _log_to_stderr() -> None:
     """Keep what is logged at an epoch's end out of where the script sends its own logs."""
     logger = logging.getLogger("sgd_analysis")
     logger.addHandler(handler := logging.StreamHandler(sys.__stderr__))
     handler.setFormatter(logging.Formatter("sgd_analysis: %(message)s"))
     logger.propagate = False
-
-
-def _run(module: ModuleType, compiled: Callable[[], CodeType | None]) -> None:
-    sys.modules["__main__"] = module
-    try:
-        code = compiled()
-        assert code is not None
-        exec(code, vars(module))
-    except SystemExit:
-        raise
-    except BaseException:
-        _leave_out_what_is_above(module)
-        raise
-
-
-def _leave_out_what_is_above(module: ModuleType) -> None:
-    """Have the traceback that python is about to print begin in the script."""
-    print_error = sys.excepthook
-
-    def print_its_part(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> None:
-        while traceback is not None and traceback.tb_frame.f_globals is not vars(module):
-            traceback = traceback.tb_next
-        print_error(kind, error.with_traceback(traceback), traceback)
-
-    sys.excepthook = print_its_part
 
 
 def _finish(everywhere: Everywhere, prefix: str, before: Before) -> None:
@@ -240,6 +162,8 @@ def _finish(everywhere: Everywhere, prefix: str, before: Before) -> None:
         lines.append(_saved(histories, prefix, before.folder))
     for message in [*_too_late(before.environment), *messages]:
         lines.append(textwrap.fill(message, _WIDTH, subsequent_indent="  "))
+    if messages:
+        lines.append("steps_per_epoch= and n_samples= are --steps-per-epoch and --n-samples here")
     print("\n".join(lines), file=sys.__stderr__)
 
 

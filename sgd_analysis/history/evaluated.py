@@ -102,6 +102,8 @@ def _check_name(name: object) -> None:
 
 
 def _number(name: str, value: object) -> float:
+    if isinstance(value, Tensor):
+        value = value.detach()  # with a graph, torch warns
     if isinstance(value, (Tensor, np.ndarray)):
         if math.prod(value.shape) != 1:
             raise ValueError(

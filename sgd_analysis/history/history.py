@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
-from sgd_analysis.history import archive, evaluated, summary
+from sgd_analysis.history import archive, evaluated, summary, writers
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
@@ -323,6 +323,29 @@ class History:
             table["mean_gradient_norm"] = weighted_means(self.gradient_norm, used, edges)
         return table | dict(self.evaluated)
 
+    def steps(self) -> dict[str, NDArray[Any]]:
+        """Return what is known of each step, as columns of a table: one row a step.
+
+        Returns:
+            The columns, and the norms of gradients, (n_steps,) each; with several parameter groups
+            `step_size_0`, `step_size_1`, … instead of `step_size`. Epochs are counted from 1.
+            `to_pandas(by="step")` makes a DataFrame of them.
+
+        Example:
+            >>> from sgd_analysis import quadratic_fit, train
+            >>> run = train(quadratic_fit(), step_size=1e-5, max_epochs=2, batch_size=1000)
+            >>> table = run.history.steps()
+            >>> table["epoch"].tolist(), table["gradient_norm"].shape
+            ([1, 1, 2, 2], (4,))
+        """
+        columns = {name: getattr(self, name) for name in ALWAYS}
+        norms = {
+            f"{name.removesuffix('s')}_norm": vectors.norm
+            for name in ("gradients", "local_gradients")
+            if (vectors := getattr(self, name)) is not None
+        }
+        return by_step(columns, norms)
+
     def to_pandas(self, by: Literal["step", "epoch"] = "step") -> pd.DataFrame:
         """Return a table with one row a step, or one a finished epoch; vectors are left out.
 
@@ -334,11 +357,10 @@ class History:
             history.to_pandas(by="step").to_parquet("run.parquet")
 
         Args:
-            by: "step" for the columns, and the norms of gradients; "epoch" for `epochs()`.
+            by: "step" for `steps()`, "epoch" for `epochs()`.
 
         Returns:
-            A DataFrame with the index `step`, or `epoch`; by step, with several parameter groups,
-            it has the columns `step_size_0`, `step_size_1`, … instead of `step_size`.
+            A DataFrame with the index `step`, or `epoch`.
 
         Raises:
             ImportError: if pandas is not installed.
@@ -349,13 +371,41 @@ class History:
             return framed(table, "epoch", table.pop("epoch"))
         if by != "step":
             raise ValueError(f'by must be "step" or "epoch", got {by!r}')
-        columns = {name: getattr(self, name) for name in ALWAYS}
-        norms = {
-            f"{name.removesuffix('s')}_norm": vectors.norm
-            for name in ("gradients", "local_gradients")
-            if (vectors := getattr(self, name)) is not None
-        }
-        return framed(by_step(columns, norms), "step", range(1, self.n_steps + 1))
+        return framed(self.steps(), "step", range(1, self.n_steps + 1))
+
+    def log_to(self, writer: Any, prefix: str = writers.PREFIX) -> None:
+        """Hand everything by step and by epoch to a logger, in the order of the steps.
+
+        The names are those of `to_pandas()` after the prefix: `sgd_analysis/loss` and the step
+        sizes and norms at their steps, counted from 1; `sgd_analysis/running_loss`, what else
+        `epochs()` has, and what was `evaluated` at the step that ended their epoch. A step's nan
+        is handed on, as all of these loggers take it; an epoch's says that something is not known,
+        and is left out.
+
+        Args:
+            writer: what has `add_scalar(name, value, step)`, such as TensorBoard's SummaryWriter;
+                `log(numbers, step=)`: wandb, trackio, or a run of theirs (wandb takes no step
+                below one it has: give it a run of its own); or `log_metrics(numbers, step=)`:
+                mlflow, or a logger of Lightning's.
+            prefix: what the names begin with: another one for each of several optimizers.
+
+        Raises:
+            TypeError: if the writer is of none of these kinds.
+            ValueError: if wandb would drop the rows.
+
+        Example:
+            >>> from sgd_analysis import quadratic_fit, train
+            >>> class Printer:
+            ...     def log(self, numbers, step):
+            ...         print(step, [name for name in numbers if "loss" in name])
+            >>> run = train(quadratic_fit(), step_size=1e-5, max_epochs=1, batch_size=1000)
+            >>> run.history.log_to(Printer(), prefix="")
+            1 ['loss']
+            2 ['loss', 'running_loss', 'mean_batch_loss']
+        """
+        write = writers.writing(writer, prefix)
+        for row in writers.rows(self):
+            write(row.numbers, row.step)
 
     def plot(self) -> matplotlib.figure.Figure:
         """Draw what there is to see first: losses, norms, and what was evaluated.
@@ -388,7 +438,8 @@ class History:
             from sgd_analysis.history.drawing import draw
         except ImportError as error:
             raise ImportError(
-                'plot() needs matplotlib: pip install "sgd-analysis[figures]"'
+                "plot() needs matplotlib: pip install matplotlib, or this library with its extra "
+                "[figures]"
             ) from error
         return draw(self)
 

@@ -37,6 +37,7 @@ class Attachment:
         rows: where the steps are recorded.
         messages: where it is noted what there is to say.
         steps_per_epoch: the number of steps after which an epoch ends, maybe infinity.
+        epoch_ends: called after an epoch has.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
         watches_local: whether to record this process's own gradients, too.
 
@@ -54,11 +55,12 @@ class Attachment:
         rows: Rows,
         messages: Messages,
         steps_per_epoch: float,
+        epoch_ends: Callable[[], None],
         from_criteria: bool,
         watches_local: bool,
     ) -> None:
         self._parameters, self._rows, self._messages = parameters, rows, messages
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch, self._epoch_ends = steps_per_epoch, epoch_ends
         self._n_before = rows.n_steps  # those of the recording it continues
         self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
@@ -150,6 +152,7 @@ class Attachment:
         self._rows.end_epoch()
         self.losses.end_epoch()
         self.look_for_rescaling()
+        self._epoch_ends()
         self._messages.log()
 
     def _no_steps(self) -> None:

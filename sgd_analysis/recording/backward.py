@@ -134,12 +134,17 @@ def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
         _tell("ends")
         return result
 
-    # Compiled code may call it, after a break of its graph: it is not to be compiled with it.
-    untouched: Any = torch.compiler.disable(run_backward, recursive=False)
+    untouched: Any = _uncompiled(run_backward)
     untouched.is_ours = True
     return untouched  # type: ignore[no-any-return]
 
 
+def _uncompiled(function: Callable[..., Any]) -> Any:
+    """Return a function that compiled code calls after a break of its graph, and leaves alone."""
+    return torch.compiler.disable(function, recursive=False)
+
+
+@_uncompiled
 def _tell(what: str, *of: Any) -> None:
     """Tell each of them; nothing that it calls is compiled, whatever the code around it is."""
     compiler = set_eval_frame(None)

@@ -154,6 +154,22 @@ class Messages:
                 "denominators, and with them the running loss, are known"
             )
 
+    def evaluated_late(self, n_steps: int) -> None:
+        """Say that an epoch was evaluated when so many steps of the next one had been made."""
+        self._once(
+            "evaluated late",
+            f"evaluate() was called {n_steps} steps after the end of the epoch beside which it "
+            "keeps values: call it before the next step, or end_epoch() before it",
+        )
+
+    def logger_failed(self, logger: object, n_steps: int, error: Exception) -> None:
+        """Say that a logger has raised, and is handed nothing more."""
+        self._once(
+            f"logger {id(logger)}",
+            f"{kind_of(logger)} was handed {n_steps} steps and no more, since it raised {error!r}: "
+            "recorder.history.log_to() hands them all to another",
+        )
+
     def full(self, n_kept: int) -> None:
         """Say that the memory is full."""
         self._once(

@@ -15,10 +15,12 @@ from sgd_analysis._arrays import Value
 from sgd_analysis._validation import integer_between
 from sgd_analysis.history import evaluated
 from sgd_analysis.history.history import History
+from sgd_analysis.history.writers import PREFIX
 from sgd_analysis.recording import sizes
 from sgd_analysis.recording.arguments import check_continues, check_kinds, check_source_of_loss
 from sgd_analysis.recording.attachment import Attachment
 from sgd_analysis.recording.gathering import gather
+from sgd_analysis.recording.live import Live
 from sgd_analysis.recording.messages import Messages
 from sgd_analysis.recording.metadata import metadata_of
 from sgd_analysis.recording.parameters import Parameters
@@ -207,6 +209,8 @@ class Recorder:
         self._n_before = self._rows.n_steps  # the rows of the recording it continues
         self._evaluated = {} if history is None else dict(history.evaluated)
         self._messages = Messages()
+        failed = self._messages.logger_failed
+        self._live = Live(self._n_before, self._rows.n_epochs, failed)
         self._is_open = True  # until close()
         self._kept: History | None = None  # once the loop is let go
         self._attachment = Attachment(
@@ -217,6 +221,7 @@ class Recorder:
             rows=self._rows,
             messages=self._messages,
             steps_per_epoch=self._steps_per_epoch,
+            epoch_ends=self._live.hand_over,
             from_criteria=loss == "criteria",
             watches_local=watches_local,
         )
@@ -344,12 +349,11 @@ class Recorder:
         self._finish_found_epoch()
         n_epochs = self._rows.n_epochs
         self._evaluated = evaluated.with_last(self._evaluated, n_epochs, numbers)
+        end = self._rows.n_steps - self._rows.steps_in_epoch
+        self._live.hand_over_evaluated(numbers, end)
         if n_steps := self._rows.steps_in_epoch:
-            warnings.warn(
-                f"evaluate() was called {n_steps} steps after the end of the epoch beside which it "
-                "keeps values: call it before the next step, or end_epoch() before it",
-                stacklevel=2,
-            )
+            self._messages.evaluated_late(n_steps)
+        self._warn()
 
     def _finish_found_epoch(self) -> None:
         if self._is_open:
@@ -359,6 +363,45 @@ class Recorder:
                 "evaluate() keeps values beside the epoch that has just finished, and none has: "
                 "give record() steps_per_epoch=, or call recorder.end_epoch() before it"
             )
+
+    def log_to(self, writer: Any, prefix: str = PREFIX) -> None:
+        """Hand the rows to a logger while the loop goes on: whenever an epoch ends.
+
+        What is `evaluated` follows when it is, and `close()` hands over what is left. What the
+        logger is told is what `history.log_to(writer)` would tell it. If it raises, it is dropped;
+        the loop and the recording go on, and a warning says so in the end. With several processes,
+        each may have a logger for what it records itself.
+
+        Args:
+            writer: a logger, as for `History.log_to`.
+            prefix: what the names begin with: another one for each of several optimizers.
+
+        Raises:
+            RuntimeError: if the recorder is closed.
+            TypeError: if the writer is of no kind that is known.
+
+        Example:
+            >>> import torch
+            >>> from sgd_analysis import record
+            >>> class Printer:
+            ...     def log(self, numbers, step):
+            ...         print(step, numbers.get("sgd_analysis/running_loss", "-"))
+            >>> weight = torch.nn.Parameter(torch.tensor([3.0]))
+            >>> optimizer = torch.optim.SGD([weight], lr=0.25)
+            >>> with record(optimizer, n_samples=1, steps_per_epoch=2) as recorder:
+            ...     recorder.log_to(Printer())
+            ...     for _ in range(3):
+            ...         optimizer.zero_grad()
+            ...         weight.square().sum().backward()
+            ...         optimizer.step()
+            ...     print("the loop has ended")
+            1 -
+            2 5.625
+            the loop has ended
+            3 -
+        """
+        self._require_open("log_to")
+        self._live.add(writer, prefix, lambda: self.history)
 
     def close(self) -> None:
         """Take every hook off. What was recorded stays; closing twice does no harm."""
@@ -407,6 +450,7 @@ class Recorder:
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()
+        self._live.close()
 
     def _look_for_epochs(self) -> None:
         if self._rows.n_steps > self._n_before and not self._rows.n_epochs:
