@@ -94,7 +94,7 @@ def test_keras_prints_the_running_loss_and_the_callback_adds_the_rest_to_its_log
     table = callback.history.epochs()
     assert_allclose(fit.history["loss"], table["running_loss"], rtol=1e-6)
     for name in ("running_loss", "mean_batch_loss", "path_gradient_norm", "mean_gradient_norm"):
-        assert_array_equal(fit.history[name], table[name])
+        assert_array_equal(fit.history[f"sgd_analysis/{name}"], table[name])
 
 
 def test_the_step_sizes_of_a_schedule_are_recorded():

@@ -183,7 +183,7 @@ def test_each_optimizer_of_several_has_a_history_and_names_of_its_own():
         assert (history.n_steps, history.n_epochs) == (12, 3)
         assert_array_equal(history.loss, model.losses[i])
         assert_allclose(history.gradient_norm, model.norms[i], rtol=1e-6)
-        logged = logger.column(f"running_loss_{i}")
+        logged = logger.column(f"sgd_analysis/{i}/running_loss")
         assert_array_equal(logged, history.running_loss.astype(np.float32))
     with pytest.raises(ValueError, match="here are 2: histories has one for each"):
         callback.history  # noqa: B018
@@ -191,13 +191,17 @@ def test_each_optimizer_of_several_has_a_history_and_names_of_its_own():
 
 def test_what_is_known_of_an_epoch_is_logged_and_can_be_monitored():
     callback = RecorderCallback(gradients="norms")
-    stops = L.pytorch.callbacks.EarlyStopping("running_loss", patience=1, min_delta=100.0)
+    stops = L.pytorch.callbacks.EarlyStopping(
+        "sgd_analysis/running_loss", patience=1, min_delta=100.0
+    )
     _, trainer, logger = fit(Classifier, callback, stops, max_epochs=9)
     history = callback.history
     assert history.n_epochs == trainer.current_epoch == 2
     for name in ("running_loss", "mean_batch_loss", "path_gradient_norm", "mean_gradient_norm"):
-        assert_array_equal(logger.column(name), history.epochs()[name].astype(np.float32))
-    assert not logger.column("n_steps")
+        assert_array_equal(
+            logger.column(f"sgd_analysis/{name}"), history.epochs()[name].astype(np.float32)
+        )
+    assert not logger.column("sgd_analysis/n_steps")
 
 
 @pytest.mark.filterwarnings("ignore:the number of samples of .* steps is not known")
@@ -207,7 +211,8 @@ def test_what_is_not_known_is_not_logged():
             return self.network(batch[0]).square().logsumexp(0).max()
 
     _, _, logger = fit(OfNoMean, RecorderCallback(gradients="none"))
-    assert logger.column("mean_batch_loss") and not logger.column("running_loss")
+    assert logger.column("sgd_analysis/mean_batch_loss")
+    assert not logger.column("sgd_analysis/running_loss")
 
 
 def test_an_error_takes_the_hooks_off_and_keeps_the_steps():

@@ -113,8 +113,8 @@ def test_what_is_known_of_an_epoch_is_written_to_the_trainers_log(tmp_path):
     trainer.train()
     table = callback.history.epochs()
     for name in ("running_loss", "mean_batch_loss", "path_gradient_norm", "mean_gradient_norm"):
-        assert_array_equal(logged(trainer, name), table[name])
-    assert not logged(trainer, "n_steps")
+        assert_array_equal(logged(trainer, f"sgd_analysis/{name}"), table[name])
+    assert not logged(trainer, "sgd_analysis/n_steps")
 
 
 def test_the_batch_loss_is_the_mean_over_the_tokens_whatever_the_trainer_divides_by(tmp_path):
