@@ -23,7 +23,8 @@ class RecorderCallback(RecordsFits, Callback):
     of `history.epochs()` that are known are logged by `log_dict`: the loggers have them, and
     `EarlyStopping` or `ModelCheckpoint` can monitor them, as `sgd_analysis/running_loss` for one.
     Of several optimizers these are `sgd_analysis/0/running_loss`, `sgd_analysis/1/running_loss`
-    and so on, in the order of `trainer.optimizers`, and `histories` has their histories.
+    and so on, in the order of `trainer.optimizers`, and `histories` has their histories. Each
+    process records, and logs, its own batches.
 
     Every fit is recorded anew, from its own first step on, also if it resumes from a checkpoint;
     `history=History.load("run.npz")` continues an earlier recording.
