@@ -12,10 +12,12 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.recording.outcomes import assert_same, seeded, state_of
-from tests.recording.published import images, others, sequences
+from tests.recording.published import episodes, images, others, sequences
 from tests.recording.published.script import Script
 
-LOOPS = {loop.__name__: loop for part in (images, sequences, others) for loop in part.LOOPS}
+LOOPS = {
+    loop.__name__: loop for part in (images, sequences, episodes, others) for loop in part.LOOPS
+}
 
 # The steps of each epoch that has an end to be found, of each optimizer.
 EPOCHS = {
@@ -45,6 +47,7 @@ EPOCHS = {
     "checkpointed_anew": [[4]],
     "mixed_precision": [[4, 4]],
     "compiled": [[3, 3]],
+    "optimizer_in_backward": [[4, 4]] * 4,
 }
 pytestmark = [
     pytest.mark.parametrize("name", LOOPS),
