@@ -139,7 +139,7 @@ class Attachment:
             self._end_epoch()
         self._has_ended = False
         if self._found is not None:
-            self._found.step()
+            self._found.step_begins()
         self._follow()
         parameters = self._parameters
         gradients, skipped = parameters.gradients()
@@ -162,6 +162,8 @@ class Attachment:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
             self._end_epoch()
+        elif self._found is not None:
+            self._found.step_ends()
         self._has_ended = True
 
     def _end_epoch(self) -> None:
