@@ -38,24 +38,48 @@ def gather(history: History) -> History | None:
 @quiet
 def _together(ranks: list[History]) -> History:
     """Return the global history: size-weighted means over the ranks, or plain means of sums."""
-    first, n_ranks = ranks[0], len(ranks)
-    denominator = np.sum([rank.denominator for rank in ranks], axis=0)
+    first = ranks[0]
+    is_sharded = "shards" in first.metadata
+    counted = _of_different_batches(ranks) if is_sharded else ranks
+    denominator = np.sum([rank.denominator for rank in counted], axis=0)
 
     def mean(name: str) -> NDArray[np.float64]:
         if first.divisor is not None:
-            return np.asarray(np.sum([getattr(r, name) for r in ranks], axis=0) / n_ranks)
-        sums = [rank.denominator * getattr(rank, name) for rank in ranks]
+            return np.asarray(np.mean([getattr(rank, name) for rank in counted], axis=0))
+        sums = [rank.denominator * getattr(rank, name) for rank in counted]
         return np.asarray(np.sum(sums, axis=0) / denominator)
 
     overridden = any(rank.own_objective is not None for rank in ranks)
     together = replace(
         first,
         loss=mean("loss"),
-        n_samples=np.sum([rank.n_samples for rank in ranks], axis=0),
+        n_samples=np.sum([rank.n_samples for rank in counted], axis=0),
         denominator=denominator,
         own_objective=mean("objective") if overridden else None,
         divisor=None if first.divisor is None else mean("divisor"),
         local_gradients=None,
         ranks=tuple(ranks),
     )
-    return unsharded(together) if "shards" in first.metadata else together
+    return unsharded(together) if is_sharded else together
+
+
+def _of_different_batches(ranks: list[History]) -> list[History]:
+    """Return one of each group of ranks that have seen the same batches, as in tensor parallel.
+
+    Nothing about a parameter says which dimension of its mesh the batches are dealt out along.
+    That all losses of a run agree says it: those of different batches do not.
+    """
+    different: list[History] = []
+    for rank in ranks:
+        if not any(_are_of_the_same_batches(rank, other) for other in different):
+            different.append(rank)
+    return different
+
+
+def _are_of_the_same_batches(one: History, other: History) -> bool:
+    if np.isnan(one.loss).all():  # they were not seen, and say nothing
+        return False
+    return np.allclose(one.loss, other.loss, rtol=1e-6, atol=0, equal_nan=True) and all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        for name in ("n_samples", "denominator")
+    )

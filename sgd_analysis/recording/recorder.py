@@ -418,9 +418,10 @@ class Recorder:
             means if the objectives are sums), its `n_samples` and denominators sums over them, its
             gradients the averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
             the history of each rank with its local gradients. Of sharded parameters (DTensors, as
-            `fully_shard` makes them) each rank has recorded its own shards, the first of those
-            that hold the same; here they are put together. On the other ranks None. With a single
-            process, `history`.
+            `fully_shard` and `parallelize_module` make them) each rank has recorded its own
+            shards, the first of those that hold the same; here they are put together. Ranks of
+            them whose losses are the same at all steps have seen the same batches, as in tensor
+            parallel, and count once. On the other ranks None. With a single process, `history`.
 
         Raises:
             RuntimeError: if the ranks have recorded different numbers of steps or epochs.

@@ -13,10 +13,12 @@ from sgd_analysis._validation import kind_of
 from sgd_analysis.history.history import History
 
 _FEWEST_STEPS = 10
+_FEWEST_ERRORS = 4  # that ‖∇F‖² must be from zero, for a quotient with it to have an error at all
+_LARGEST_SHARE = 0.1  # of the samples an epoch deals out, for a noise scale
 _ROWS = 64  # vectors of each rank that are averaged at once
 _RESCALED = (
     "the gradients seem to have been clipped or rescaled after averaging, and of the ranks' own "
-    "only the norms were kept: give record() enough memory= for the vectors"
+    "only norms were kept: give record() enough memory= for the vectors"
 )
 
 
@@ -65,11 +67,11 @@ def noise_of_ranks(history: History, *, n_samples: float | None = None) -> Noise
     error of such a quotient (by the delta method). They cost nothing: a recorder under
     `DistributedDataParallel` has kept these norms.
 
-    If the epoch deals out its N samples without repeating any, as a `DistributedSampler` does,
-    the batches of a step are disjoint, and the two estimates have the expectations
-    tr Σ · N/(N − 1) and ‖∇F‖² − tr Σ/(N − 1), exactly and whatever the sizes, at weights that do
-    not depend on the epoch's samples. That is corrected for. It matters where the noise scale is
-    not far below N.
+    If an epoch deals out its N samples without repeating any, as a `DistributedSampler` does, the
+    batches of a step are disjoint, and at weights that do not depend on the epoch's samples the
+    two estimates have the expectations tr Σ · N/(N − 1) and ‖∇F‖² − tr Σ/(N − 1), exactly and
+    whatever the sizes. That is corrected for. Weights that have moved with the epoch's own
+    samples leave an error of the order of tr Σ/N in ‖∇F‖²: a noise scale above N/10 is nan.
 
     Args:
         history: what `recorder.gather()` returns on rank 0.
@@ -79,9 +81,10 @@ def noise_of_ranks(history: History, *, n_samples: float | None = None) -> Noise
 
     Returns:
         A `NoiseOfRanks`, one value a finished epoch. Σ is that of single samples and normalised
-        by 1/N, as for `Survey.gradient_noise_scale`. What a loop does to the ranks' gradients as
-        a whole (a GradScaler's factor, sums in place of means over equal batches) leaves the noise
-        scale as it is, and changes the other two.
+        by 1/N, as for `Survey.gradient_noise_scale`. A factor that the gradients of all ranks have
+        in common (a GradScaler's) leaves the noise scale as it is, and changes the other two.
+        What is accumulated before a step counts as one batch, if all backward passes but the last
+        are made under `no_sync()`: a gradient that is averaged in between is no rank's own.
 
     Raises:
         TypeError: if history is no History.
@@ -131,7 +134,7 @@ def _of_epoch(epoch: History, n_samples: float | None) -> tuple[list[float], str
     variance, square = variance * (1 - 1 / n), square + variance / n
     scale = quotient(variance.mean(), square.mean())
     error = _error((variance - scale * square) / square.mean())
-    why = why or _doubt(square)
+    why = why or _doubt(square, scale / n)
     scale, error = (math.nan, math.nan) if why else (scale, error)
     return [scale, error, float(variance.mean()), float(square.mean())], why
 
@@ -156,15 +159,28 @@ def _seems_rescaled(epoch: History, used: NDArray[np.bool_]) -> bool:
     return bool(is_clipped or (norm > bound * (1 + 1e-3)).any())
 
 
-def _doubt(square: NDArray[np.float64]) -> str:
-    """Return why a quotient with the mean of these values is not to be trusted, if it is not."""
+def _doubt(square: NDArray[np.float64], share: float) -> str:
+    """Return why a noise scale is not to be trusted, if it is not.
+
+    Args:
+        square: (n_steps,) the estimates of ‖∇F‖².
+        share: the noise scale, divided by the number of samples that the epoch deals out.
+    """
     if len(square) < _FEWEST_STEPS:
         return f"{len(square)} steps are too few for an estimate: it takes {_FEWEST_STEPS}"
     mean, error = square.mean(), _error(square)
-    if not mean > 2 * error:
+    if mean < -_FEWEST_ERRORS * error:  # never by chance
+        return _RESCALED
+    if not mean > _FEWEST_ERRORS * error:
         return (
             f"‖∇F‖² cannot be told from zero, {mean:.3g} ± {error:.2g}: it takes longer epochs, or "
             "larger batches"
+        )
+    if share > _LARGEST_SHARE:
+        return (
+            f"it is {share:.2g} times the number of samples that the epoch deals out, and then "
+            "cannot be told at weights that move: survey the batches at fixed weights, or, if each "
+            "batch is drawn anew, give n_samples=math.inf"
         )
     return ""
 

@@ -98,6 +98,16 @@ def survey(
         >>> at_start = survey(model, torch.nn.MSELoss(), batches)
         >>> at_start.n_samples, at_start.gradient.shape
         (array([3, 1]), (2, 3))
+
+        A model that returns its loss, and a loader of mappings:
+
+        >>> class OwnLoss(torch.nn.Linear):
+        ...     def forward(self, x, labels):
+        ...         logits = super().forward(x)
+        ...         return {"loss": torch.nn.functional.cross_entropy(logits, labels)}
+        >>> batches = [{"x": torch.ones(n, 2), "labels": torch.zeros(n).long()} for n in (3, 1)]
+        >>> survey(OwnLoss(2, 4), None, batches).denominator
+        array([3., 1.])
     """
     _check_kinds(model, criterion, loader, n_samples)
     tally = Tally(integer_between("memory", memory, 0))

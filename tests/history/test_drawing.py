@@ -152,6 +152,7 @@ class TestManySteps:
         for first in (0, 4, 1496):
             there = y[np.isclose(x, first / 1501)]
             assert {loss[first], loss[min(first + 3, 1500)]} <= set(there)
+        assert set(y[x == x.max()]) == {loss[1496], loss[1499], loss[1500]}
 
 
 class TestEvaluated:

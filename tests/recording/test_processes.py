@@ -117,41 +117,85 @@ compare(
 )
 compare("none", {"gradients": "none"})
 
-# A model whose parameters are sharded, and the same model whole.
-def sharded(gradients, **settings):
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor
 
+
+def fully_sharded(model):
+    from torch.distributed.fsdp import fully_shard
+
+    return fully_shard(model)
+
+
+def tensor_parallel(model):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
+
+    plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+    return parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
+
+
+def batches_of(parallelize):
+    if parallelize is not tensor_parallel:
+        return zip(inputs, targets, strict=True)
+    generator = torch.Generator().manual_seed(2)  # the same batches on all ranks
+    one, other = (
+        torch.randn(N_STEPS, 5, n, generator=generator, dtype=torch.float64) for n in (3, 2)
+    )
+    return zip(one, other, strict=True)
+
+
+# Which operations have reached the other processes while it ran, and how often.
+def communications(step):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    return {one.key: one.count for one in profile.key_averages() if one.key.startswith("c10d")}
+
+
+def whole(parameter):
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+
+
+# A model whose parameters are sharded, and the same model whole.
+def sharded(parallelize, gradients, **settings):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
-    model = model.double()
-    fully_shard(model)
+    n = 6 if parallelize is tensor_parallel else 5  # which takes even numbers only
+    model = torch.nn.Sequential(torch.nn.Linear(3, n), torch.nn.Tanh(), torch.nn.Linear(n, 2))
+    model = parallelize(model.double())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     criterion = torch.nn.MSELoss()
-    seen = {"losses": [], "gradients": [], "weights": []}
+    seen = {"losses": [], "gradients": [], "weights": [], "communications": []}
     recorder = None
     if gradients:
         recorder = record(optimizer, criterion, steps_per_epoch=3, gradients=gradients, **settings)
-    for x, y in zip(inputs, targets, strict=True):
-        seen["weights"].append([p.full_tensor().detach().clone() for p in model.parameters()])
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
-        loss.backward()
-        seen["losses"].append(loss.item())
-        seen["gradients"].append([p.grad.full_tensor().clone() for p in model.parameters()])
-        optimizer.step()
-    seen["end"] = [p.full_tensor().detach() for p in model.parameters()]
+    for x, y in batches_of(parallelize):
+
+        def step(x=x, y=y):
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            seen["losses"].append(loss.item())
+            seen["gradients"].append([p.grad.detach().clone() for p in model.parameters()])
+            optimizer.step()
+
+        seen["weights"].append([whole(p).detach().clone() for p in model.parameters()])
+        seen["communications"].append(communications(step))
+        seen["gradients"][-1] = [whole(gradient).clone() for gradient in seen["gradients"][-1]]
+    seen["end"] = [whole(p).detach() for p in model.parameters()]
     if recorder is not None:
         recorder.close()
         seen["history"], seen["gathered"] = recorder.history, recorder.gather()
     return seen
 
 
-results["sharded"] = {
-    "unrecorded": sharded(None),
-    "auto": sharded("auto", weights=True),
-    "norms": sharded("norms"),
-}
+for parallelize in (fully_sharded, tensor_parallel, DistributedDataParallel):
+    results[parallelize.__name__] = {
+        "unrecorded": sharded(parallelize, None),
+        "auto": sharded(parallelize, "auto", weights=True),
+        "norms": sharded(parallelize, "norms"),
+    }
 
 # Without averaging, so that the ranks need not make as many steps.
 _, recorder = train(new_model(), {}, reduction="sum")
@@ -298,21 +342,27 @@ def test_a_hook_that_fails_in_the_backward_pass_does_not_end_the_run(ranks):
         assert failing["history"].n_steps == 0
 
 
+SHARDED = ["fully_sharded", "tensor_parallel"]
+
+
 class TestShardedParameters:
-    """`fully_shard`: each rank records its own shards, and `gather` puts them together."""
+    """Each rank records its own shards, and `gather` puts them together."""
 
-    def test_recording_changes_nothing(self, ranks):
-        for rank in ranks:
-            for how in ("auto", "norms"):
-                for what in ("losses", "end"):
-                    one, other = rank["sharded"]["unrecorded"][what], rank["sharded"][how][what]
-                    assert all(
-                        torch.equal(*map(torch.as_tensor, p)) for p in zip(one, other, strict=True)
-                    )
-
+    @pytest.mark.parametrize("run", [*SHARDED, "DistributedDataParallel"])
     @pytest.mark.parametrize("how", ["auto", "norms"])
-    def test_every_step_is_recorded_with_the_norm_of_the_whole_gradient(self, ranks, how):
-        seen = ranks[0]["sharded"][how]
+    def test_recording_changes_nothing_and_says_nothing_to_other_processes(self, ranks, run, how):
+        for rank in ranks:
+            unrecorded, recorded = rank[run]["unrecorded"], rank[run][how]
+            for what in ("losses", "end"):
+                pairs = zip(unrecorded[what], recorded[what], strict=True)
+                assert all(torch.equal(*map(torch.as_tensor, pair)) for pair in pairs)
+            assert recorded["communications"] == unrecorded["communications"]
+            assert all(recorded["communications"])  # those of the training are seen
+
+    @pytest.mark.parametrize("run", SHARDED)
+    @pytest.mark.parametrize("how", ["auto", "norms"])
+    def test_every_step_is_recorded_with_the_norm_of_the_whole_gradient(self, ranks, run, how):
+        seen = ranks[0][run][how]
         gathered, whole = seen["gathered"], flat(seen["gradients"])
         assert gathered.n_steps == len(whole)
         assert_array_equal(seen["history"].loss, seen["losses"])
@@ -321,13 +371,33 @@ class TestShardedParameters:
         assert_allclose(gathered.path_gradient_norm, np.linalg.norm(paths, axis=1), rtol=1e-12)
         assert_allclose(gathered[-1].path_gradient[0], paths[-1], rtol=1e-10, atol=1e-15)
 
-    def test_whole_gradients_and_weights_are_put_together(self, ranks):
-        seen = ranks[0]["sharded"]["auto"]
+    @pytest.mark.parametrize("run", SHARDED)
+    def test_whole_gradients_and_weights_are_put_together(self, ranks, run):
+        seen = ranks[0][run]["auto"]
         assert_array_equal(seen["gathered"].gradient, flat(seen["gradients"]))
         assert_array_equal(seen["gathered"].weights, flat(seen["weights"]))
         width = seen["gathered"].gradient.shape[1]
         assert seen["history"].gradient.shape[1] < width  # a rank has its shards only
-        assert sum(rank["sharded"]["auto"]["history"].gradient.shape[1] for rank in ranks) == width
+        widths = [rank[run]["auto"]["history"].gradient.shape[1] for rank in ranks]
+        assert sum(widths) == width + 2 * (run == "tensor_parallel")  # a bias that both have
+
+    def test_ranks_with_batches_of_their_own_are_added_up(self, ranks):
+        gathered = ranks[0]["fully_sharded"]["auto"]["gathered"]
+        assert_array_equal(gathered.n_samples, [6 + 3] * 6)
+        losses = [rank["fully_sharded"]["auto"]["losses"] for rank in ranks]
+        assert_allclose(gathered.loss, np.average(losses, axis=0, weights=[6, 3]), rtol=1e-12)
+
+    def test_ranks_that_have_seen_the_same_batches_count_once(self, ranks):
+        """In tensor parallel, each batch was counted by each rank."""
+        for how in ("auto", "norms"):
+            seen = ranks[0]["tensor_parallel"][how]
+            gathered = seen["gathered"]
+            assert_array_equal(gathered.n_samples, [5] * 6)
+            assert_array_equal(gathered.denominator, [5 * 2] * 6)
+            assert_allclose(gathered.loss, seen["losses"], rtol=1e-14)
+            means = np.reshape(seen["losses"], (2, 3)).mean(axis=1)
+            assert_allclose(gathered.running_loss, means, rtol=1e-12)
+            assert len(gathered.ranks) == N_RANKS
 
 
 def flat(steps):
@@ -443,7 +513,7 @@ class TestNoise:
 
     def test_of_sharded_parameters_there_is_none(self, ranks):
         with pytest.raises(ValueError, match="with sharded parameters no rank has one"):
-            noise_of_ranks(ranks[0]["sharded"]["norms"]["gathered"])
+            noise_of_ranks(ranks[0]["fully_sharded"]["norms"]["gathered"])
 
 
 class TestOneProcess:

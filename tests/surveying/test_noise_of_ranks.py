@@ -66,8 +66,10 @@ def random_ranks(rng, n_steps, n_ranks=3, batch_size=4, mean=1.0):
 def assert_expected(found, rtol=1e-12):
     assert_allclose(found.gradient_variance, SURVEY.gradient_variance(), rtol)
     assert_allclose(found.full_gradient_norm_squared, SURVEY.full_gradient_norm**2, rtol)
-    assert_allclose(found.gradient_noise_scale, SURVEY.gradient_noise_scale(), rtol)
-    assert found.unknown == ("",)
+    if found.unknown[0]:
+        assert found.unknown[0].startswith("it is ")  # not far below six samples
+    else:
+        assert_allclose(found.gradient_noise_scale, SURVEY.gradient_noise_scale(), rtol)
 
 
 class TestExpectations:
@@ -98,6 +100,27 @@ class TestExpectations:
             batches = [(i,) for i in range(N)]
         steps = list(itertools.product(batches, repeat=n_ranks))
         assert_expected(noise_of_ranks(of_batches(steps), n_samples=math.inf))
+
+    def test_along_epochs_that_move_the_weights(self):
+        """The means of what surveys of all samples find at the weights of each step."""
+        n, runs, exact = 2000, [], []
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(n, 5)) * [1, 1, 2, 2, 3]
+        targets = features @ np.ones(5) + 2 * rng.normal(size=n)
+        for _ in range(60):
+            w, gradients = np.zeros(5), []
+            for batches in rng.permutation(n).reshape(-1, 4, 5):
+                each = 2 * (features @ w - targets)[:, None] * features
+                full = each.mean(axis=0)
+                exact.append([np.sum((each - full) ** 2) / n, full @ full])
+                gradients.append([each[batch].mean(axis=0) for batch in batches])
+                w = w - 1e-3 * np.mean(gradients[-1], axis=0)
+            runs.append(noise_of_ranks(gathered(np.array(gradients).swapaxes(0, 1), 5)))
+        variance, square = np.reshape(exact, (60, -1, 2)).mean(axis=1).T
+        found = np.concatenate([run.gradient_noise_scale for run in runs])
+        errors = np.concatenate([run.standard_error for run in runs])
+        z = (found - variance / square) / errors
+        assert abs(z.mean()) < 4 / 60**0.5 and z.std() < 1.3
 
     def test_by_default_no_sample_of_an_epoch_comes_twice(self):
         history = random_ranks(np.random.default_rng(0), 20)
@@ -141,6 +164,15 @@ class TestStandardError:
         assert found.unknown[0].startswith("‖∇F‖² cannot be told from zero, ")
         assert_allclose(found.gradient_variance, 5, rtol=0.3)
 
+    def test_nor_does_one_that_is_not_far_below_the_samples_that_an_epoch_deals_out(self):
+        noise = np.random.default_rng(0).normal(size=(3, 40, 200)) / 2
+        history = gathered(0.1 + noise, 4)  # a noise scale of 100, and 480 samples
+        found = noise_of_ranks(history)
+        assert np.isnan(found.gradient_noise_scale[0])
+        assert "times the number of samples that the epoch deals out" in found.unknown[0]
+        drawn_anew = noise_of_ranks(history, n_samples=math.inf)
+        assert_allclose(drawn_anew.gradient_noise_scale, 100, rtol=0.25)
+
 
 class TestWhatTheLoopDoesToGradients:
     def test_clipping_does_not_matter_where_the_vectors_are_kept(self):
@@ -163,6 +195,11 @@ class TestWhatTheLoopDoesToGradients:
     def test_so_is_a_gradient_longer_than_the_mean_of_the_ranks_norms(self):
         gradients = 1 + np.random.default_rng(0).normal(size=(2, 40, 5))
         found = noise_of_ranks(gathered(gradients, 1, kept=False, after=8.0))
+        assert "clipped or rescaled after averaging" in found.unknown[0]
+
+    def test_so_is_a_scalers_factor_that_only_the_ranks_norms_have(self):
+        gradients = 1 + np.random.default_rng(0).normal(size=(2, 40, 5))
+        found = noise_of_ranks(gathered(1024 * gradients, 1, kept=False, after=1 / 1024))
         assert "clipped or rescaled after averaging" in found.unknown[0]
 
     def test_a_scalers_factor_leaves_the_noise_scale_as_it_is(self):

@@ -441,6 +441,55 @@ class TestRefusals:
             survey(nn.Linear(3, 1), nn.MSELoss(), loader)
 
 
+class TestTransformers:
+    """Tiny random models of that library, against the mean over all tokens or samples."""
+
+    def test_a_causal_language_model(self):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        config = transformers.GPT2Config(
+            vocab_size=N_TOKENS, n_positions=9, n_embd=8, n_layer=1, n_head=2,
+            bos_token_id=None, eos_token_id=None, loss_type="ForCausalLM",
+        )  # fmt: skip
+        model = transformers.GPT2LMHeadModel(config).eval()
+        loader = [transformers.BatchEncoding(batch) for batch in PADDED]
+        found = survey(model, None, loader)
+        assert_array_equal(found.denominator, [13, 4, 5])
+        assert_array_equal(found.n_samples, [3, 3, 1])
+        total = 0
+        for batch in PADDED:
+            logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+            logarithms, labels = torch.log_softmax(logits, dim=-1)[:, :-1], batch["labels"][:, 1:]
+            rows, columns = torch.nonzero(labels != IGNORED, as_tuple=True)
+            total = total - logarithms[rows, columns, labels[rows, columns]].sum() / (13 + 4 + 5)
+        assert_allclose(found.empirical_risk, total.item(), rtol=1e-6)  # float32
+        gradient = flat_gradient(total, model)
+        scale = np.abs(gradient).max()
+        assert_allclose(found.full_gradient, gradient, rtol=1e-4, atol=1e-6 * scale)
+
+    def test_a_classifier_that_drops_out(self):
+        transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+        config = transformers.BertConfig(
+            vocab_size=N_TOKENS, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, max_position_embeddings=9, num_labels=3,
+        )  # fmt: skip
+        model = transformers.BertForSequenceClassification(config)
+        labels = torch.tensor([0, 2, 1])
+        loader = [
+            {"input_ids": batch["input_ids"], "labels": labels[: len(batch["input_ids"])]}
+            for batch in PADDED
+        ]
+        with pytest.raises(ValueError, match="draws random numbers"):
+            survey(model, None, loader)
+        found = survey(model, None, loader, draws=4)
+        assert_array_equal(found.denominator, [3, 3, 1])
+        assert found.standard_error > 0
+
+        def criterion(output, batch):
+            return F.cross_entropy(output.logits, batch["labels"])
+
+        assert_same(survey(model, criterion, loader, draws=4), found, rtol=1e-5, atol=1e-7)
+
+
 def survey_padded(loader):
     return survey(ReturnsAnObject(), None, loader, n_samples=n_predicted)
 
