@@ -46,9 +46,6 @@ EPOCHS = {
     "mixed_precision": [[4, 4]],
     "compiled": [[3, 3]],
 }
-# Several losses in one pass count as views of the same samples, several passes as of others.
-COUNTED_ANOTHER_WAY = {"actor_critic", "meta_learning", "two_heads"}
-
 pytestmark = [
     pytest.mark.parametrize("name", LOOPS),
     pytest.mark.usefixtures("one_thread"),
@@ -102,8 +99,6 @@ def test_epochs_end_where_the_loader_does_or_it_is_said_that_none_has(name):
 
 @pytest.mark.parametrize("what", ["n_samples", "denominator"])
 def test_the_sizes_are_right_or_it_is_said_that_they_are_not_known(name, what):
-    if name in COUNTED_ANOTHER_WAY:
-        pytest.skip("the samples are counted as the recorder's convention has it")
     for steps in recorded(name):
         sizes = getattr(steps.history, what)
         expected = steps.n_samples if what == "n_samples" else steps.denominators
