@@ -105,16 +105,24 @@ def names_of_parameters(named: object, optimizer: torch.optim.Optimizer) -> dict
     if named is None:
         return {}
     names = _names(list(named) if isinstance(named, Iterable) else [named])
-    known = [p for group in optimizer.param_groups for p in group["params"]]
+    known = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     if unnamed := [p for p in known if p not in names]:
         raise ValueError(
             f"named_parameters must name all of the optimizer's {len(known)} parameters, and "
             f"{len(unnamed)} have no name, one of shape {tuple(unnamed[0].shape)} the first"
         )
-    found = Counter(names[parameter] for parameter in dict.fromkeys(known))
-    if twice := [name for name, n_times in found.items() if n_times > 1]:
-        raise ValueError(f"named_parameters must give each its own name, got {twice[0]!r} twice")
+    _check_differ([names[parameter] for parameter in known])
     return names
+
+
+def _check_differ(names: Iterable[str]) -> None:
+    """Raise unless each parameter has a name of its own.
+
+    Raises:
+        ValueError: if two have the same.
+    """
+    if twice := [name for name, n_times in Counter(names).items() if n_times > 1]:
+        raise ValueError(f"named_parameters must give each its own name, got {twice[0]!r} twice")
 
 
 def _names(pairs: Iterable[object]) -> dict[Tensor, str]:
