@@ -93,7 +93,7 @@ class History:
     kept_weights: NDArray[Any] | None = None
     own_objective: NDArray[np.float64] | None = None
     divisor: NDArray[np.float64] | None = None
-    also: also.Also = field(default_factory=dict)
+    also: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     evaluated: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     ranks: tuple[History, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
