@@ -1,6 +1,6 @@
 """Drawing, never computing: functions that draw what was measured or predicted on given axes.
 
-Matplotlib comes with the extra `sgd-analysis[figures]`; nothing else in the package needs it.
+Matplotlib comes with the extra `sgd-analysis[figures]`; only this and `History.plot` need it.
 """
 
 from __future__ import annotations

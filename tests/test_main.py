@@ -158,8 +158,7 @@ def bare(folder):
 @pytest.fixture(scope="module")
 def recorded(folder, bare):
     (folder / "run-1.npz").write_bytes(b"of somebody else")
-    settings = ("--n-samples", "5", "--steps-per-epoch", "3")
-    return run(folder, *RECORDED, *settings, "train.py", "--lr", "1", "--", "-m")
+    return run(folder, *RECORDED, "train.py", "--lr", "1", "--", "-m")
 
 
 class TestAWholeTraining:
@@ -178,6 +177,7 @@ class TestAWholeTraining:
             history.loss, [float(loss) for loss in re.findall(r"loss (.+)", bare.out)]
         )
         assert (history.n_steps, history.n_epochs, history.gradient_norm.shape) == (6, 2, (6,))
+        assert history.n_samples.tolist() == [4, 4, 2] * 2
 
     def test_a_table_of_it_ends_what_it_writes_to_stderr(self, folder, bare, recorded):
         assert bare.err == ""
@@ -200,8 +200,9 @@ def bare_module(folder):
 def recorded_module(folder, bare_module):
     (folder / "runs").mkdir()
     rank = {"WORLD_SIZE": "2", "RANK": "1"}
-    what = ("--out", "runs", "--gradients", "auto", "-m", "package.interrupted", "SIGINT")
-    return run(folder, *RECORDED, *what, **rank)
+    asked = ("--out", "runs", "--gradients", "auto", "--steps-per-epoch", "3", "--n-samples", "2")
+    what = ("-m", "package.interrupted", "SIGINT")
+    return run(folder, *RECORDED, *asked, *what, **rank)
 
 
 class TestAnInterruptedModule:
@@ -227,7 +228,9 @@ class TestAnInterruptedModule:
         names = ["run-rank1-1.npz", "run-rank1-2.npz"]
         histories = [History.load(folder / "runs" / name) for name in names]
         assert [history.metadata["optimizer"] for history in histories] == ["SGD", "Adam"]
-        assert [history.gradient.shape for history in histories] == [(7, 8)] * 2
+        for history in histories:
+            assert (history.n_epochs, history.gradient.shape) == (2, (7, 8))
+            assert_array_equal(history.n_samples, 2)
         assert f"saved as runs/{names[0]}, runs/{names[1]}\n" in recorded_module.err
 
     def test_it_is_killed_as_without_us_and_then_nothing_is_saved(self, folder):

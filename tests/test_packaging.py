@@ -177,6 +177,13 @@ def test_pre_commit_and_github_run_what_ci_runs():
     assert "run: bash .ci/run\n" in (ROOT / ".github/workflows/book.yml").read_text("utf-8")
 
 
+def test_ci_adds_the_frameworks_last_and_leaves_what_is_pinned():
+    before, found, after = CI.partition('install -q -c "$work/pins" -e ".[frameworks]"')
+    assert found and 'step "mypy"' in before
+    assert 'requirements.txt >"$work/pins"' in before
+    assert 'step "loops of frameworks"' in after and " tests/frameworks" in after
+
+
 # The locked environment
 
 

@@ -24,7 +24,7 @@ class RecorderCallback(RecordsFits, Callback):
 
     Example:
         >>> from sgd_analysis.frameworks.fastai import RecorderCallback
-        >>> callback = RecorderCallback(learner.loss_func, gradients="norms")
+        >>> callback = RecorderCallback(gradients="norms")
         >>> with learner.no_logging():
         ...     learner.fit(2, cbs=callback)
         >>> callback.history.n_epochs

@@ -12,6 +12,7 @@ from torch import nn
 
 from sgd_analysis.frameworks.following import follower_of
 from sgd_analysis.history.history import History
+from sgd_analysis.history.writers import PREFIX
 from sgd_analysis.recording.recorder import Recorder, record
 
 _COUNTS = {"epoch", "n_steps", "n_samples"}  # which the frameworks have themselves
@@ -87,10 +88,10 @@ class RecordsFits:
             history = recorder.history
             if history.n_epochs > self._n_logged[i]:
                 self._n_logged[i] = history.n_epochs
-                suffix = f"_{i}" if len(self.recorders) > 1 else ""
+                prefix = PREFIX if len(self.recorders) == 1 else f"{PREFIX}{i}/"
                 for name, column in history[-1].epochs().items():
                     if name not in _COUNTS and not math.isnan(column[-1]):
-                        row[name + suffix] = float(column[-1])
+                        row[prefix + name] = float(column[-1])
         return row
 
     def _end(self, error: BaseException | None = None) -> None:

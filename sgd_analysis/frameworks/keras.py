@@ -23,8 +23,9 @@ except ImportError as error:
 class RecorderCallback(RecordsFits, Callback):
     """Records every `fit` of a model, and adds what is known of each epoch to its logs.
 
-    The losses and norms of `history.epochs()` that are known come into the logs of the epoch, and
-    so into the History that `fit` returns, and to the callbacks that come later in its list.
+    The losses and norms of `history.epochs()` that are known come into the logs of the epoch, as
+    `sgd_analysis/running_loss` for one, and so into the History that `fit` returns, and to the
+    callbacks that come later in its list.
     Gradients are those that the optimizer is given: its own clipping comes after.
 
     Every fit is recorded anew; `history=History.load("run.npz")` continues an earlier recording.

@@ -21,9 +21,10 @@ class RecorderCallback(RecordsFits, Callback):
 
     Each optimizer has a recorder of its own; epochs end with the Trainer's. The losses and norms
     of `history.epochs()` that are known are logged by `log_dict`: the loggers have them, and
-    `EarlyStopping` or `ModelCheckpoint` can monitor them, as `running_loss` for one. Of several
-    optimizers these are `running_loss_0`, `running_loss_1` and so on, in the order of
-    `trainer.optimizers`, and `histories` has their histories.
+    `EarlyStopping` or `ModelCheckpoint` can monitor them, as `sgd_analysis/running_loss` for one.
+    Of several optimizers these are `sgd_analysis/0/running_loss`, `sgd_analysis/1/running_loss`
+    and so on, in the order of `trainer.optimizers`, and `histories` has their histories. Each
+    process records, and logs, its own batches.
 
     Every fit is recorded anew, from its own first step on, also if it resumes from a checkpoint;
     `history=History.load("run.npz")` continues an earlier recording.
@@ -46,7 +47,7 @@ class RecorderCallback(RecordsFits, Callback):
         ...
         ...     def configure_optimizers(self):
         ...         return torch.optim.SGD(self.parameters(), lr=0.1)
-        >>> callback = RecorderCallback(n_samples=5)
+        >>> callback = RecorderCallback()
         >>> trainer = Trainer(
         ...     max_epochs=2,
         ...     callbacks=[callback],

@@ -21,8 +21,8 @@ class RecorderCallback(RecordsFits, TrainerCallback):
     """Records every `train()` of a Trainer, and logs what is known of each epoch.
 
     `trainer.add_callback(RecorderCallback(trainer))` adds it. Epochs end with the Trainer's; the
-    losses and norms of `history.epochs()` that are known then go to `trainer.log`, and so to
-    wherever the Trainer reports.
+    losses and norms of `history.epochs()` that are known then go to `trainer.log`, as
+    `sgd_analysis/running_loss` for one, and so to wherever the Trainer reports.
 
     Every training is recorded anew, from its own first step on, also if it resumes from a
     checkpoint; `history=History.load("run.npz")` continues an earlier recording. What the Trainer

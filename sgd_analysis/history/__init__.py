@@ -1,1 +1,1 @@
-"""What was recorded along a run: its columns, its vectors, and the file it is saved to."""
+"""What was recorded along a run: columns and vectors, read, drawn, saved and handed to loggers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.recorder import Recorder, record
 from sgd_analysis.recording.standing_in import Place, StandIn
 
+_logger = logging.getLogger("sgd_analysis")
 _NOT_FOR_ALL = ("history", "loss", "named_parameters")  # each is about a certain optimizer
 _NAMED = 3  # optimizers that a message names, of those that it is about
 
@@ -95,6 +97,7 @@ class Everywhere:
         self._said: dict[Recorder, list[str]] = {}
         self._said_without_step: set[str] = set()
         self._failures: list[str] = []
+        self._logged: set[str] = set()
         self._handle: Any = None
 
     def __enter__(self) -> list[Recorder]:
@@ -118,6 +121,7 @@ class Everywhere:
         """Attach to every optimizer from now on."""
         guard = Guard(lambda error: self._failures.append(f"recording has failed: {error!r}"))
         self._handle = register_optimizer_step_pre_hook(guard(self._step_begins))
+        _logger.addFilter(self._is_new)
         _active.add(self)
         for optimizer in _alive():
             self.meet(optimizer)
@@ -130,6 +134,7 @@ class Everywhere:
         """
         self._handle.remove()
         _active.remove(self)
+        _logger.removeFilter(self._is_new)
         for let_go in list(self._attached.values()):
             let_go()
         if not self.recorders:
@@ -171,6 +176,13 @@ class Everywhere:
             return
         self._names.append(name)
         self.recorders.append(self._waiting.pop(key))
+
+    def _is_new(self, logged: logging.LogRecord) -> bool:
+        """Return whether no recorder has logged the same before: there may be thousands."""
+        message = logged.getMessage()
+        is_new = message not in self._logged
+        self._logged.add(message)
+        return is_new
 
     def _let_go(self, key: int, recorder: Recorder) -> None:
         """Close a recorder whose optimizer is gone, or at the end."""

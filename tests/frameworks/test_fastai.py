@@ -68,7 +68,7 @@ def test_a_fit_is_recorded_step_by_step_and_left_as_it_is(name):
     with bare.no_logging():
         bare.fit(3)
     learner = made(optimizer=OPTIMIZERS[name])
-    callback = RecorderCallback(learner.loss_func)
+    callback = RecorderCallback()
     with learner.no_logging():
         learner.fit(3, cbs=callback)
     assert_same(left(learner), left(bare), name)
@@ -93,7 +93,7 @@ def test_record_takes_the_optimizer_of_torch_that_fastai_wraps():
     learner.create_opt()
     with pytest.raises(TypeError, match="OptimWrapper: give its `opt`"):
         record(learner.opt)
-    with record(learner.opt.opt, learner.loss_func, steps_per_epoch=4) as recorder:
+    with record(learner.opt.opt) as recorder:
         with learner.no_logging():
             learner.fit(2)
     assert recorder.history.n_epochs == 2

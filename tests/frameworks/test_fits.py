@@ -34,9 +34,10 @@ def test_the_losses_and_norms_of_an_epoch_are_handed_on_once():
     assert not rows.pop(1)
     table = fits.history.epochs()
     assert table["n_steps"].tolist() == [3, 1]
-    assert [*rows[0]] == [name for name in table if name not in {"epoch", "n_steps", "n_samples"}]
-    for name in rows[0]:
-        assert_array_equal([row[name] for row in rows], table[name])
+    names = [name for name in table if name not in {"epoch", "n_steps", "n_samples"}]
+    assert [*rows[0]] == [f"sgd_analysis/{name}" for name in names]
+    for name in names:
+        assert_array_equal([row[f"sgd_analysis/{name}"] for row in rows], table[name])
 
 
 def test_what_is_not_known_is_left_out():
@@ -44,7 +45,7 @@ def test_what_is_not_known_is_left_out():
     fits._begin([optimizer])
     step(optimizer)
     with pytest.warns(UserWarning, match="number of samples of 1 steps is not known"):
-        assert [*fits._end_epoch()] == ["mean_batch_loss"]
+        assert [*fits._end_epoch()] == ["sgd_analysis/mean_batch_loss"]
     fits._end()
 
 
@@ -53,7 +54,9 @@ def test_several_optimizers_have_numbered_names_and_no_common_history():
     fits._begin(both)
     for optimizer in both:
         step(optimizer)
-    names = ["running_loss_0", "mean_batch_loss_0", "running_loss_1", "mean_batch_loss_1"]
+    names = [
+        f"sgd_analysis/{i}/{name}" for i in (0, 1) for name in ("running_loss", "mean_batch_loss")
+    ]
     assert [*fits._end_epoch()] == names
     step(both[1])
     assert [*fits._end_epoch()] == names[2:]

@@ -12,8 +12,6 @@ from tests.recording.outcomes import assert_same, seeded
 
 engine = pytest.importorskip("ignite.engine", reason="ignite is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore:the number of samples of .* is not known")
-
 
 def made(**settings):
     seeded()
@@ -40,6 +38,7 @@ def test_a_run_is_recorded_step_by_step_and_left_as_it_is():
     history = recorder.history
     assert history.n_epochs == 3
     assert_array_equal(history.loss, trainer.losses)
+    assert_array_equal(history.n_samples, [6, 6, 6, 2] * 3)
     assert_allclose(history.gradient_norm, trainer.norms, rtol=1e-6)
 
 
@@ -47,5 +46,6 @@ def test_accumulated_gradients_are_one_step():
     _, optimizer, trainer, loader = made(gradient_accumulation_steps=2)
     with record(optimizer, steps_per_epoch=2) as recorder:
         trainer.run(loader, max_epochs=3)
+    assert recorder.history.epochs()["n_samples"].tolist() == [20, 20, 20]
     parts = torch.tensor(trainer.losses, dtype=torch.float64).view(6, 2) / 2
     assert_allclose(recorder.history.loss, parts.sum(1), rtol=1e-6)

@@ -70,11 +70,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:the number of samples of .* is not known")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_fit_is_recorded_step_by_step_and_left_as_it_is(name):
     bare, logs = fitted(optimizer=OPTIMIZERS[name])
-    callback = RecorderCallback()
+    callback = RecorderCallback(n_samples=BATCH_SIZE)
     model, logs_of_recorded = fitted(callback, optimizer=OPTIMIZERS[name])
     assert_same(left(model), left(bare), "keras")
     assert_same(logs_of_recorded["loss"], logs["loss"], "logs")
@@ -95,11 +94,11 @@ def test_keras_prints_the_running_loss_and_the_callback_adds_the_rest_to_its_log
     table = callback.history.epochs()
     assert_allclose(fit.history["loss"], table["running_loss"], rtol=1e-6)
     for name in ("running_loss", "mean_batch_loss", "path_gradient_norm", "mean_gradient_norm"):
-        assert_array_equal(fit.history[name], table[name])
+        assert_array_equal(fit.history[f"sgd_analysis/{name}"], table[name])
 
 
 def test_the_step_sizes_of_a_schedule_are_recorded():
-    callback = RecorderCallback(n_samples=1)
+    callback = RecorderCallback(n_samples=BATCH_SIZE)
     fitted(callback, optimizer=OPTIMIZERS["SGD with a schedule"])
     assert_allclose(callback.history.step_size[:, 0], 0.1 * 0.5 ** (np.arange(12) / 4), rtol=1e-6)
 

@@ -1,7 +1,6 @@
 """Lightning's Trainer, recorded by the callback, or by `record` in a hook of the module."""
 
 import doctest
-import math
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from sgd_analysis.frameworks.lightning import RecorderCallback  # noqa: E402
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated"),
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:the number of samples of .* steps is not known"),
 ]
 
 QUIET = {
@@ -126,10 +124,6 @@ def loader():
     return DataLoader(TensorDataset(*samples()), BATCH_SIZE, shuffle=True)
 
 
-def unknown(*arguments):
-    return math.nan
-
-
 def fit(module, *callbacks, **settings):
     seeded()
     model, logger = module(), Logger()
@@ -161,6 +155,7 @@ def test_a_fit_is_recorded_step_by_step_and_left_as_it_is(loop):
     history = callback.history
     assert (history.n_steps, history.n_epochs) == (12, 3)
     assert_array_equal(history.loss, logger.column("loss"))
+    assert_array_equal(history.n_samples, [6, 6, 6, 2] * 3)
     assert_allclose(history.gradient_norm, [*model.norms.values()], rtol=1e-6)
 
 
@@ -181,33 +176,43 @@ def test_accumulated_batches_are_one_step_whose_loss_is_their_sum():
 def test_each_optimizer_of_several_has_a_history_and_names_of_its_own():
     bare, trainer, _ = fit(Adversaries)
     unrecorded = left(bare, *trainer.optimizers)
-    callback = RecorderCallback(n_samples=BATCH_SIZE)
+    callback = RecorderCallback()
     model, trainer, logger = fit(Adversaries, callback)
     assert_same(left(model, *trainer.optimizers), unrecorded, "adversaries")
     for i, history in enumerate(callback.histories):
         assert (history.n_steps, history.n_epochs) == (12, 3)
         assert_array_equal(history.loss, model.losses[i])
         assert_allclose(history.gradient_norm, model.norms[i], rtol=1e-6)
-        logged = logger.column(f"running_loss_{i}")
+        logged = logger.column(f"sgd_analysis/{i}/running_loss")
         assert_array_equal(logged, history.running_loss.astype(np.float32))
     with pytest.raises(ValueError, match="here are 2: histories has one for each"):
         callback.history  # noqa: B018
 
 
 def test_what_is_known_of_an_epoch_is_logged_and_can_be_monitored():
-    callback = RecorderCallback(n_samples=BATCH_SIZE, gradients="norms")
-    stops = L.pytorch.callbacks.EarlyStopping("running_loss", patience=1, min_delta=100.0)
+    callback = RecorderCallback(gradients="norms")
+    stops = L.pytorch.callbacks.EarlyStopping(
+        "sgd_analysis/running_loss", patience=1, min_delta=100.0
+    )
     _, trainer, logger = fit(Classifier, callback, stops, max_epochs=9)
     history = callback.history
     assert history.n_epochs == trainer.current_epoch == 2
     for name in ("running_loss", "mean_batch_loss", "path_gradient_norm", "mean_gradient_norm"):
-        assert_array_equal(logger.column(name), history.epochs()[name].astype(np.float32))
-    assert not logger.column("n_steps")
+        assert_array_equal(
+            logger.column(f"sgd_analysis/{name}"), history.epochs()[name].astype(np.float32)
+        )
+    assert not logger.column("sgd_analysis/n_steps")
 
 
+@pytest.mark.filterwarnings("ignore:the number of samples of .* steps is not known")
 def test_what_is_not_known_is_not_logged():
-    _, _, logger = fit(Classifier, RecorderCallback(gradients="none", n_samples=unknown))
-    assert logger.column("mean_batch_loss") and not logger.column("running_loss")
+    class OfNoMean(Classifier):
+        def training_step(self, batch, batch_idx):
+            return self.network(batch[0]).square().logsumexp(0).max()
+
+    _, _, logger = fit(OfNoMean, RecorderCallback(gradients="none"))
+    assert logger.column("sgd_analysis/mean_batch_loss")
+    assert not logger.column("sgd_analysis/running_loss")
 
 
 def test_an_error_takes_the_hooks_off_and_keeps_the_steps():

@@ -21,10 +21,7 @@ class Norms(skorch.callbacks.Callback):
 
 class Recording(skorch.callbacks.Callback):
     def on_train_begin(self, net, **kwargs):
-        self.recorder_ = record(net.optimizer_, net.criterion_)
-
-    def on_epoch_end(self, net, **kwargs):
-        self.recorder_.end_epoch()
+        self.recorder_ = record(net.optimizer_)
 
     def on_train_end(self, net, **kwargs):
         self.recorder_.close()

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import logging
 import pickle
 import threading
 import warnings
@@ -354,6 +355,15 @@ class TestMessages:
         (message,) = str(warning.message).splitlines()
         sgd = ", ".join(f"{n} (SGD, 4 tensors)" for n in (1, 2, 3))
         assert message.startswith(f"optimizers {sgd} and 2 more: 1 steps were made without")
+
+    def test_what_several_recorders_log_is_logged_once(self, caplog):
+        with pytest.warns(UserWarning, match="optimizers 1 .*, 2 .*, 3 .*: 1 steps were made"):
+            with record_all(steps_per_epoch=1):
+                for _ in range(3):
+                    made()[1].step()
+        (logged,) = caplog.messages
+        assert logged.startswith("1 steps were made without a backward pass")
+        assert not logging.getLogger("sgd_analysis").filters
 
     def test_nothing_is_said_of_nothing(self):
         with warnings.catch_warnings():
