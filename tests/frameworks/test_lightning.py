@@ -189,6 +189,12 @@ def test_each_optimizer_of_several_has_a_history_and_names_of_its_own():
         callback.history  # noqa: B018
 
 
+def test_the_parameters_have_the_names_that_the_module_gives_them():
+    callback = RecorderCallback(also=["norms_by_parameter"])
+    model, _, _ = fit(Classifier, callback, max_epochs=1)
+    assert [*callback.history.parameter_names] == [name for name, _ in model.named_parameters()]
+
+
 def test_what_is_known_of_an_epoch_is_logged_and_can_be_monitored():
     callback = RecorderCallback(gradients="norms")
     stops = L.pytorch.callbacks.EarlyStopping(
