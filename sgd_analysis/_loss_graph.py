@@ -75,6 +75,7 @@ class Reduced(NamedTuple):
     n_samples: Value  # nan where it cannot be told
     is_sum: bool
     is_known: bool  # to be a loss, and not just the mean of something
+    rows: frozenset[int]  # the numbers of nodes whose results have the same rows
 
 
 def reductions_below(losses: Iterable[Any]) -> list[Reduced]:
@@ -83,7 +84,8 @@ def reductions_below(losses: Iterable[Any]) -> list[Reduced]:
     Penalties, factors and divisions do not count. The denominator of a loss over classes is the
     number of targets that are not ignored, or the sum of their class weights; that of one over
     elements their number. The number of samples is that of the rows, where it is plain that a row
-    is a sample: not where sequences may have been flattened, or come with time first.
+    is a sample: not where sequences may have been flattened, or come with time first. Of losses of
+    different rows, such as those of two batches, or of the steps of an episode, nothing is told.
 
     Nothing waits for a device, and nothing is computed anew that a checkpoint has dropped.
     """
@@ -98,9 +100,7 @@ def reductions_below(losses: Iterable[Any]) -> list[Reduced]:
         found = [part for part in parts if part is not None]
     if not all(_are_alike(part, found[0]) for part in found[1:]):
         return []
-    if any(part.n_samples != found[0].n_samples for part in found):
-        return [part._replace(n_samples=math.nan) for part in found]
-    return found
+    return [] if any(part.rows.isdisjoint(found[0].rows) for part in found[1:]) else found
 
 
 def _parts(nodes: Iterable[Any]) -> Iterator[Reduced | None]:
@@ -136,12 +136,10 @@ def _reduced(node: Any, name: str) -> Reduced | None:
         reduction, shape = node._saved_reduction, _shape(node, "self")
         if shape is None or reduction not in (_MEAN, _SUM):
             return None
-        size = float(math.prod(shape if name in _OF_ELEMENTS else shape[:-1]))
-        return Reduced(node, size, _n_rows(node, shape), reduction == _SUM, is_known=True)
+        size = math.prod(shape if name in _OF_ELEMENTS else shape[:-1])
+        return _of_rows(node, shape, float(size), is_sum=reduction == _SUM, is_known=True)
     if name == "MeanBackward0":
-        shape = node._saved_self_sym_sizes
-        size = float(node._saved_self_sym_numel)
-        return Reduced(node, size, _n_rows(node, shape), is_sum=False, is_known=False)
+        return _of_rows(node, node._saved_self_sym_sizes, float(node._saved_self_sym_numel))
     return None
 
 
@@ -157,10 +155,12 @@ def _of_classes(node: Any, name: str) -> Reduced | None:
         count = (target != ignored - (ignored >> 63 << 64)).sum()  # it comes without a sign
     if count is None:
         return None
-    in_space = name == "NllLoss2DBackward0"  # its rows are samples: the classes come second
-    n_samples = float(shape[0]) if in_space else _n_rows(node, shape if len(shape) > 1 else ())
     denominator = count.item() if count.is_cpu else count
-    return Reduced(node, denominator, n_samples, reduction == _SUM, is_known=True)
+    rows = shape if len(shape) > 1 else ()
+    part = _of_rows(node, rows, denominator, is_sum=reduction == _SUM, is_known=True)
+    if name == "NllLoss2DBackward0":  # its rows are samples: the classes come second
+        return part._replace(n_samples=float(shape[0]))
+    return part
 
 
 def _quotient(node: Any) -> Reduced | None:
@@ -170,7 +170,7 @@ def _quotient(node: Any) -> Reduced | None:
         total = total.next_functions[0][0]
     if _name(total) != "SumBackward0":
         return None
-    other = node._saved_other if type(node).__name__ == "DivBackward1" else _saved(node, "other")
+    other = node._saved_other if _name(node) == "DivBackward1" else _saved(node, "other")
     if isinstance(other, Tensor):
         if other.numel() != 1 or not other.is_cpu:
             return None
@@ -178,32 +178,48 @@ def _quotient(node: Any) -> Reduced | None:
     shape = total._saved_self_sym_sizes
     if not shape or other not in (shape[0], math.prod(shape)):
         return None
-    return Reduced(total, float(other), _n_rows(total, shape), is_sum=False, is_known=False)
+    return _of_rows(total, shape, float(other))
 
 
-def _n_rows(node: Any, shape: Sequence[int]) -> float:
-    """Return the number of samples in a tensor of that shape below a node, nan if unsure."""
-    if not shape:
-        return 1.0
-    if len(shape) == 3 or _is_flattened(node, shape):  # sequences, maybe with time first
-        return math.nan
-    return float(shape[0])
+def _of_rows(
+    node: Any,
+    shape: Sequence[int],
+    denominator: Value,
+    *,
+    is_sum: bool = False,
+    is_known: bool = False,
+) -> Reduced:
+    """Return what reduces a tensor of that shape, whose number of samples is nan if unsure."""
+    below = _with_the_same_rows(node)
+    n_samples = float(shape[0]) if shape else 1.0
+    if len(shape) == 3 or (shape and any(_flattens(one, shape) for one in below)):
+        n_samples = math.nan  # sequences, maybe with time first
+    rows = frozenset(one._sequence_nr() for one in below)
+    return Reduced(node, denominator, n_samples, is_sum, is_known, rows)
 
 
-def _is_flattened(node: Any, shape: Sequence[int]) -> bool:
-    """Return whether the rows may be the steps of sequences, in one dimension."""
+def _with_the_same_rows(node: Any) -> list[Any]:
+    """Return the nodes of the model below one, as far as what is a row of one is one of another."""
+    nodes = []
     for _ in range(_DEPTH):
         node = _below(node)
         name = _name(node)
-        if name in _RESHAPES:
-            before = node._saved_self_sym_sizes
-            if before[0] != shape[0] and len(before) > 2:
-                return True
-            if len(before) == 3 and math.prod(before) == math.prod(shape) and 1 in before:
-                return True
-        elif name not in _OF_ROWS:
-            return False
-    return False
+        if node is None or name == "AccumulateGrad":  # of a parameter
+            break
+        nodes.append(node)
+        if name not in _OF_ROWS and name not in _RESHAPES:
+            break
+    return nodes
+
+
+def _flattens(node: Any, shape: Sequence[int]) -> bool:
+    """Return whether a node makes rows of the steps of sequences."""
+    if _name(node) not in _RESHAPES:
+        return False
+    before = node._saved_self_sym_sizes
+    if len(before) > 2 and before[0] != shape[0]:
+        return True
+    return len(before) == 3 and 1 in before and math.prod(before) == math.prod(shape)
 
 
 def _below(node: Any) -> Any:

@@ -134,6 +134,21 @@ class TestWrittenByHand:
         assert sizes(first, second) == (N, N)
 
     @pytest.mark.parametrize(
+        "together",
+        [sum, lambda parts: torch.stack(parts).mean(), lambda parts: parts[0] - parts[1]],
+    )
+    def test_of_losses_of_different_rows_it_is_not_known_what_they_are_a_mean_of(self, together):
+        model = nn.Linear(3, C)
+        parts = [F.cross_entropy(model(torch.randn(N, 3)), classes()) for _ in range(3)]
+        assert sizes(together(parts)) is None
+
+    def test_heads_on_the_same_features_are_about_the_same_samples(self):
+        features = nn.Linear(3, 5)(torch.randn(N, 3)).relu()
+        one, other = nn.Linear(5, C)(features), nn.Linear(5, 2)(features.tanh())
+        loss = F.cross_entropy(one, classes()) + F.cross_entropy(other, classes() % 2)
+        assert sizes(loss) == (N, N)
+
+    @pytest.mark.parametrize(
         "loss",
         [
             lambda p: ((p - 1).square() * (p > 0)).sum() / (p > 0).sum(),  # over a mask

@@ -130,7 +130,7 @@ class Attachment:
             self._end_epoch()
         self._has_ended = False
         if self._found is not None:
-            self._found.step()
+            self._found.step_begins()
         parameters = self._parameters
         if parameters.have_changed():
             parameters.follow()
@@ -146,6 +146,8 @@ class Attachment:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
             self._end_epoch()
+        elif self._found is not None:
+            self._found.step_ends()
         self._has_ended = True
 
     def _end_epoch(self) -> None:

@@ -162,11 +162,11 @@ class Columns:
         first, end = self._state.n_stored, self.n_rows
         marked = _by_name(marks, first)
         state = self._with_room(end, len(rows[0]) - len(_OF_A_ROW), marked)
-        for name, array in state.arrays.items():  # unless they are set below
-            array[first:end] = _UNLESS_SET.get(name, math.nan)
-        state.arrays["epoch"][first:end] = self._epochs_of(first, end)
+        new = slice(first, end)
+        for name in state.arrays.keys() - _OF_A_ROW:  # unless they are set below
+            state.arrays[name][new] = _UNLESS_SET.get(name, math.nan)
+        state.arrays["epoch"][new] = self._epochs_of(first, end)
         on_device = list(state.on_device)
-        new = np.arange(first, end)
         for k, column in enumerate(zip(*rows, strict=True)):
             name = _OF_A_ROW[k] if k < len(_OF_A_ROW) else "step_size"
             self._put(state, on_device, name, new, column, max(k - len(_OF_A_ROW), 0))
@@ -174,9 +174,11 @@ class Columns:
             self._put(state, on_device, name, np.array(at), values)
         self._state = state._replace(n_stored=end, pending=[], on_device=tuple(on_device))
 
-    def _epochs_of(self, first: int, end: int) -> NDArray[np.int64]:
-        """Return the epochs of rows."""
+    def _epochs_of(self, first: int, end: int) -> int | NDArray[np.int64]:
+        """Return the epochs of rows; one if it is the same."""
         n_before = bisect.bisect_right(self._ends, first)
+        if n_before == len(self._ends):
+            return self._first_epoch + n_before
         new = np.searchsorted(self._ends[n_before:], np.arange(first, end), side="right")
         return np.asarray(self._first_epoch + n_before + new)
 
@@ -185,15 +187,16 @@ class Columns:
         state: _State,
         on_device: list[tuple[str, int, NDArray[np.intp], Tensor]],
         name: str,
-        rows: NDArray[np.intp],
+        rows: slice | NDArray[np.intp],
         values: Sequence[Value],
         group: int = 0,
     ) -> None:
         """Write values into a column; those on a device when they are asked for."""
         if any(issubclass(kind, Tensor) for kind in set(map(type, values))):
+            at = np.r_[rows]
             tensors = [value for value in values if isinstance(value, Tensor)]
             is_on_device = [isinstance(value, Tensor) for value in values]
-            on_device.append((name, group, rows[is_on_device], torch.stack(tensors)))
+            on_device.append((name, group, at[is_on_device], torch.stack(tensors)))
             values = [0.0 if isinstance(value, Tensor) else value for value in values]
         self._column(state, name, group)[rows] = values
 

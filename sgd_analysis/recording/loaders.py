@@ -14,8 +14,8 @@ from sgd_analysis.recording.standing_in import Place, StandIn
 class LoaderListener(Protocol):
     """Who is told what loaders do, in whichever thread."""
 
-    def begins(self, loader: Any, iterator: Any) -> None:
-        """It is gone through from its first batch on, by this iterator."""
+    def begins(self, iterator: Any) -> None:
+        """A loader is gone through from its first batch on, by this iterator."""
 
     def gives(self, iterator: Any) -> None:
         """The next batch is given."""
@@ -36,7 +36,7 @@ def _telling_of_begins(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def __iter__(self: Any) -> Any:
         iterator = begin(self)
         for listener in listeners:
-            listener.begins(self, iterator)
+            listener.begins(iterator)
         return iterator
 
     return __iter__

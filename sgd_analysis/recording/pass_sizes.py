@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sgd_analysis._arrays import Value
-from sgd_analysis._loss_graph import reductions_below
+from sgd_analysis._loss_graph import Reduced, reductions_below
 from sgd_analysis.recording import values
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.passes import NO_CRITERION, Call
@@ -39,17 +38,20 @@ class PassSizes:
     def __call__(self, roots: Iterable[Any]) -> list[Call]:
         """Return the calls for a pass from these roots."""
         if self._given is None:
-            return [self._call(*found[:4]) for found in reductions_below(roots)]
+            return [self._of(found) for found in reductions_below(roots)]
         try:
             denominator, n_samples = self._given()
         except Exception as error:
             self._failed(error)
             return []
-        return [self._call(None, denominator, n_samples, is_sum=False)]
+        return [Call(NO_CRITERION, -1, math.nan, denominator, n_samples, is_sum=False)]
 
-    def _call(self, node: Any, denominator: Value, n_samples: Value, is_sum: bool) -> Call:
-        number = -1 if node is None else node._sequence_nr()
-        call = Call(NO_CRITERION, number, math.nan, denominator, n_samples, is_sum=is_sum)
+    def _of(self, found: Reduced) -> Call:
+        node, denominator, n_samples, is_sum, _, rows = found
+        number = node._sequence_nr()
+        call = Call(
+            NO_CRITERION, number, math.nan, denominator, n_samples, is_sum=is_sum, rows=rows
+        )
         if is_sum:
             watch_factor(call, node, self._guard)
         return call

@@ -21,7 +21,16 @@ NO_CRITERION = sys.maxsize  # the number that stands for it in a call: it comes 
 class Call:
     """A call of a criterion: it tells how many samples a backward pass through it is about."""
 
-    __slots__ = ("criterion", "denominator", "factor", "is_sum", "n_samples", "node", "value")
+    __slots__ = (
+        "criterion",
+        "denominator",
+        "factor",
+        "is_sum",
+        "n_samples",
+        "node",
+        "rows",
+        "value",
+    )
 
     def __init__(
         self,
@@ -32,6 +41,7 @@ class Call:
         n_samples: Value,
         *,
         is_sum: bool,
+        rows: frozenset[int] = frozenset(),
     ) -> None:
         self.criterion = criterion
         self.node = node
@@ -39,6 +49,7 @@ class Call:
         self.denominator = denominator
         self.n_samples = n_samples
         self.is_sum = is_sum  # over the samples, instead of their mean
+        self.rows = rows  # the numbers of nodes that tell whether another call has the same samples
         self.factor: Value = math.nan  # what a sum is multiplied by on its way into the objective
 
 

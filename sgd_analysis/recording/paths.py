@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ class Paths:
         self._before: NDArray[Any] | None = None  # what the sum begins with
         self._epoch = -1  # of that sum
         self._end = 0  # the step after the last one in it; -1 while one is added
-        self._norms: dict[int, float] = {}  # by epoch, where there is one
+        self._norms = np.empty(0)  # by epoch; nan where there is none
+        self._known = _Known()
 
     @property
     def has_present_epoch(self) -> bool:
@@ -47,7 +48,7 @@ class Paths:
     def begin_with(self, gradients: Vectors, epoch: int) -> None:
         """Begin with an earlier recording, of which that was the last epoch."""
         if gradients.path_norm is not None:
-            self._norms = dict(enumerate(gradients.path_norm.tolist()))
+            self._norms = np.array(gradients.path_norm)
         if gradients.last_path is not None:
             self._epoch, self._end = epoch, self._columns.n_rows
             kept, weight = self._of_kept()
@@ -97,14 +98,16 @@ class Paths:
 
     def end_epoch(self) -> None:
         """Note the norm of the present epoch's path gradient."""
+        self._reserve(self._epoch + 1)
         self._norms[self._epoch] = self._last_norm()
 
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[Any]] | tuple[()]:
         """Return the norms by finished epoch, and the last path gradient; nothing without one."""
         if self._epoch < 0:
             return ()
-        epochs = range(self._columns.n_ended)
-        return np.array([self._norms.get(epoch, math.nan) for epoch in epochs]), self._last()
+        n_ended = self._columns.n_ended
+        self._reserve(n_ended)
+        return self._norms[:n_ended], self._last()
 
     def _begin(self, step: int) -> None:
         """Begin with the sum of the present epoch, or go on with it."""
@@ -143,6 +146,27 @@ class Paths:
     def _of_kept(self) -> tuple[NDArray[Any] | None, float]:
         """Return what gradients kept whole add to the sum, and the weight of all its steps."""
         steps = self._columns.rows_of(self._epoch)
-        weights, total = path_weights(self._columns, steps)
+        known = self._known if self._known.epoch == self._epoch else _Known(end=steps.start)
+        kept = known.kept
         rows = self._kept.rows[steps]
-        return weighted_sum(weights[: len(rows)], rows) if len(rows) else None, total
+        if kept is None and len(rows):
+            weights, _ = path_weights(self._columns, slice(steps.start, steps.start + len(rows)))
+            kept = weighted_sum(weights, rows)
+        _, weight = path_weights(self._columns, slice(known.end, steps.stop))
+        self._known = _Known(self._epoch, steps.stop, kept, known.weight + weight)
+        return kept, self._known.weight
+
+    def _reserve(self, n_epochs: int) -> None:
+        if n_epochs > len(self._norms):
+            grown = np.full(max(2 * n_epochs, 16), math.nan)
+            grown[: len(self._norms)] = self._norms
+            self._norms = grown
+
+
+class _Known(NamedTuple):
+    """What has been found out of an epoch's steps before the step `end`."""
+
+    epoch: int = -1
+    end: int = 0
+    kept: NDArray[Any] | None = None
+    weight: float = 0.0

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgd_analysis._arrays import Value, quiet
+from sgd_analysis._arrays import Value, quiet, read_only
+from sgd_analysis.history.columns import ALWAYS
 from sgd_analysis.history.history import History
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.columns import Columns, Marks
@@ -139,20 +140,15 @@ class Rows:
             gradients = Vectors(self._gradients.rows, columns["norm"], *self._paths.arrays())
         if self._local is not None:
             local = Vectors(self._local.rows, columns["local_norm"])
-        return History(
-            loss=columns["loss"],
-            n_samples=columns["n_samples"],
-            epoch=columns["epoch"],
-            step_size=columns["step_size"],
-            denominator=columns["denominator"],
-            skipped=columns["skipped"],
+        return History._unchecked(
+            **{name: read_only(columns[name]) for name in ALWAYS},
+            own_objective=read_only(columns["objective"]) if "objective" in columns else None,
+            divisor=read_only(columns["divisor"]) if "divisor" in columns else None,
             n_epochs=self.n_epochs,
-            own_objective=columns["objective"] if "objective" in columns else None,
-            divisor=columns["divisor"] if "divisor" in columns else None,
             gradients=gradients,
             local_gradients=local,
-            kept_weights=None if self._weights is None else self._weights.rows,
-            evaluated=evaluated,
+            kept_weights=None if self._weights is None else read_only(self._weights.rows),
+            evaluated={name: read_only(column) for name, column in evaluated.items()},
             metadata=metadata,
         )
 

@@ -108,9 +108,12 @@ def _sizes(passes: Sequence[Pass]) -> tuple[Value, Value, Value | None]:
     """Return n_samples and denominator of a step, and if its criterion sums, the divisor.
 
     Several calls in one pass are most often about the same samples, seen through several
-    heads, targets or views: the largest counts. Those of several passes are added up.
+    heads, targets or views: the largest counts. Those of several passes are added up, unless the
+    graphs tell that they are about the same samples.
     """
     pairs = _calls_of_first(passes)
+    if len(pairs) > 1:
+        pairs = _once_each(pairs)
     if not pairs:
         return math.nan, math.nan, None
     n_samples = _sum(one.weight * _largest(c.n_samples for c in calls) for one, calls in pairs)
@@ -125,6 +128,28 @@ def _calls_of_first(passes: Sequence[Pass]) -> list[tuple[Pass, list[Call]]]:
     first = min((call.criterion for one in passes for call in one.calls), default=0)
     found = [(one, [call for call in one.calls if call.criterion == first]) for one in passes]
     return [(one, calls) for one, calls in found if calls]
+
+
+def _once_each(pairs: list[tuple[Pass, list[Call]]]) -> list[tuple[Pass, list[Call]]]:
+    """Return those passes that are not about the samples of one before, through another head.
+
+    Where the means of heads divide by different numbers, the denominator becomes nan.
+    """
+    others: list[tuple[Pass, list[Call]]] = []
+    for one, calls in pairs:
+        rows = {number for call in calls for number in call.rows}
+        heads = [c for _, before in others for c in before if not rows.isdisjoint(c.rows)]
+        if not heads:
+            others.append((one, calls))
+        for head in heads:
+            if any(_differ(head.denominator, call.denominator) for call in calls):
+                head.denominator = math.nan
+    return others
+
+
+def _differ(a: Value, b: Value) -> bool:
+    """Return whether two numbers differ, as far as can be told without waiting for a device."""
+    return a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor) or a != b)
 
 
 def _divisor(one: Pass, calls: Sequence[Call]) -> Value:

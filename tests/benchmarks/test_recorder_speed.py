@@ -1,5 +1,6 @@
 """What recording costs a step, as ratios to the same loop without it."""
 
+import contextlib
 import functools
 
 import pytest
@@ -25,22 +26,37 @@ class Loop:
             self.optimizer.step()
 
 
-def line():
-    return Loop(nn.Linear(1, 1), nn.MSELoss(), torch.randn(10, 1), torch.randn(10, 1))
+def line(loop=Loop):
+    return loop(nn.Linear(1, 1), nn.MSELoss(), torch.randn(10, 1), torch.randn(10, 1))
 
 
-def network():
+def network(loop=Loop):
     """A network of 269,322 parameters."""
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU())
     model.append(nn.Linear(256, 10))
     targets = torch.randint(10, (128,))
-    return Loop(model, nn.CrossEntropyLoss(), torch.randn(128, 784), targets)
+    return loop(model, nn.CrossEntropyLoss(), torch.randn(128, 784), targets)
 
 
-def deep_network():
+def deep_network(loop=Loop):
     """A network of 202 tensors, none of which costs much by itself."""
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(101)])
-    return Loop(model, nn.MSELoss(), torch.randn(4, 4), torch.randn(4, 4))
+    return loop(model, nn.MSELoss(), torch.randn(4, 4), torch.randn(4, 4))
+
+
+class LoopThatLogs(Loop):
+    """The same with two lines of torch that log its loss and the norm of its gradient."""
+
+    def run(self, n_steps):
+        inputs, targets = self.batch
+        log, parameters = [], list(self.model.parameters())
+        for _ in range(n_steps):
+            self.optimizer.zero_grad()
+            loss = self.criterion(self.model(inputs), targets)
+            loss.backward()
+            norm = nn.utils.get_total_norm([p.grad for p in parameters])
+            log.append((loss.item(), norm))
+            self.optimizer.step()
 
 
 def with_empty_hooks(loop):
@@ -48,6 +64,17 @@ def with_empty_hooks(loop):
     loop.optimizer.register_step_pre_hook(lambda *_: None)
     loop.optimizer.register_step_post_hook(lambda *_: None)
     return loop
+
+
+@contextlib.contextmanager
+def listening(recorder):
+    if recorder is None:
+        yield
+        return
+    listener = recorder._attachment._listener
+    listener.listen()
+    yield
+    listener.stop()
 
 
 @pytest.mark.parametrize(
@@ -62,14 +89,58 @@ def with_empty_hooks(loop):
     ],
 )
 def test_what_recording_costs_a_step(in_turns, make, settings, rounds, n_steps):
-    loops = {"bare": make(), "recorded": make(), "empty hooks": with_empty_hooks(make())}
-    runs = {name: functools.partial(loop.run, n_steps) for name, loop in loops.items()}
-    recorded = loops["recorded"]
-    with record(
-        recorded.optimizer, recorded.criterion, steps_per_epoch=200, **settings
-    ) as recorder:
-        in_turns(runs, relative_to="bare", rounds=rounds, per=dict.fromkeys(runs, 1 / n_steps))
-    assert recorder.history.n_steps == (rounds + 1) * n_steps
+    loops = {
+        "bare": make(),
+        "empty hooks": with_empty_hooks(make()),
+        "two lines of torch": make(LoopThatLogs),
+        "recorded": make(),
+        "recorded, no criterion": make(),
+    }
+    settings = {"steps_per_epoch": 200, "memory": 1 << 30} | settings
+    recorders = {
+        "recorded": record(loops["recorded"].optimizer, loops["recorded"].criterion, **settings),
+        "recorded, no criterion": record(loops["recorded, no criterion"].optimizer, **settings),
+    }
+
+    for recorder in recorders.values():  # which is told of each backward pass there is,
+        recorder._attachment._listener.stop()
+
+    def run(name):  # and here only of those of its own loop
+        with listening(recorders.get(name)):
+            loops[name].run(n_steps)
+
+    runs = {name: functools.partial(run, name) for name in loops}
+    in_turns(runs, relative_to="bare", rounds=rounds, per=dict.fromkeys(runs, 1 / n_steps))
+    for recorder in recorders.values():
+        recorder.close()
+        assert recorder.history.n_steps == (rounds + 1) * n_steps
+
+
+@pytest.mark.parametrize("gradients", ["auto", "norms", "none"])
+def test_what_reading_the_history_costs_while_recording(in_turns, gradients):
+    """Microseconds of a first read after a step, and of a second, however long it is."""
+    loops = {n_steps: line() for n_steps in (1_000, 10_000, 100_000)}
+    with contextlib.ExitStack() as stack:
+        recorders = {}
+        for n_steps, loop in loops.items():
+            recorders[n_steps] = stack.enter_context(
+                record(loop.optimizer, loop.criterion, steps_per_epoch=200, gradients=gradients)
+            )
+            loop.run(n_steps)
+
+        def step(n_steps):
+            loops[n_steps].run(1)
+
+        def step_and_read(n_steps):
+            loops[n_steps].run(1)
+            return recorders[n_steps].history
+
+        runs = {}
+        for n in loops:
+            runs[f"a step after {n}"] = functools.partial(step, n)
+            runs[f"a step after {n}, and a read"] = functools.partial(step_and_read, n)
+            runs[f"a read again, of {n}"] = functools.partial(getattr, recorders[n], "history")
+        in_turns(runs, relative_to="a step after 1000", rounds=300)
 
 
 def test_a_history_row_takes_few_bytes(benchmark):

@@ -29,3 +29,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["in blocks", "one by one"])
+def summed(request, monkeypatch):
+    """Gradients that are not kept, as small ones are summed up, and as large ones are."""
+    if request.param == "one by one":
+        monkeypatch.setattr("sgd_analysis.recording.paths.sums_blocks", lambda parameters: False)

@@ -4,11 +4,11 @@ import sys
 import warnings
 
 import pytest
-import torch
 from numpy.testing import assert_array_equal
 
 from sgd_analysis import record
 from sgd_analysis.recording.attribution import SeenLosses
+from sgd_analysis.recording.blocks import Blocks
 from sgd_analysis.recording.rows import Rows
 from tests.recording.outcomes import (
     assert_same,
@@ -36,11 +36,11 @@ class TestAHookThatFails:
             (SeenLosses, "take", 6, {}, 5),
             (Rows, "append", 6, {}, 5),
             (Rows, "end_epoch", 2, {}, 8),
-            # Of four parameters: as if there were no memory left for the second of a step,
-            (torch, "_foreach_copy_", 6, {}, 5),
-            # and for the second of its weights, when its gradient has been copied.
-            (torch, "_foreach_copy_", 6, {"weights": True}, 5),
-            (torch, "_foreach_add_", 6, {"gradients": "norms"}, 5),
+            # As if there were no memory left for a step's gradient,
+            (Blocks, "_copy", 6, {}, 5),
+            (Blocks, "_copy", 6, {"gradients": "norms"}, 5),
+            # and for that of which the weights have been copied.
+            (Blocks, "_copy", 12, {"weights": True}, 5),
         ],
     )
     def test_in_the_recorder(self, monkeypatch, owner, name, fails_at_call, settings, n_rows):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from sgd_analysis import record, survey
-from tests.recording.loops import network
+from tests.recording.loops import batches, network
 
 EPOCHS, BATCHES = 3, 4
 
@@ -75,13 +75,13 @@ class TestWhereAnEpochEnds:
                         break
                     step(model, optimizer, batch)
 
-        loader = loader_of()
+        loader = loader_of(6)
         assert recorded(loop) == ([3, 3], 3)  # what was broken off last may have gone on
 
     def test_where_the_next_loader_is_begun_after_a_break(self):
         def loop(model, optimizer):
             for _ in range(EPOCHS):
-                for k, batch in enumerate(loader_of()):
+                for k, batch in enumerate(loader_of(6)):
                     if k == 3:
                         break
                     step(model, optimizer, batch)
@@ -159,6 +159,50 @@ class TestWhereAnEpochEnds:
         loader, other = loader_of(), loader_of()
         assert recorded(loop) == ([BATCHES] * EPOCHS, 0)
 
+    def test_a_loop_that_counts_the_batches_and_asks_for_no_more(self):
+        def loop(model, optimizer):
+            for _ in range(EPOCHS):
+                batches = iter(loader)
+                for _ in range(BATCHES):
+                    step(model, optimizer, next(batches))
+
+        loader = loader_of()
+        assert recorded(loop) == ([BATCHES] * EPOCHS, 0)
+
+    def test_a_loader_that_was_begun_before_the_recording(self):
+        model, loader = network(), loader_of()
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        batches = iter(loader)
+        with record(optimizer) as recorder:
+            for _ in range(EPOCHS):
+                for _ in range(BATCHES):
+                    step(model, optimizer, next(batches))
+                batches = iter(loader)
+        assert recorder.history.epochs()["n_steps"].tolist() == [BATCHES] * EPOCHS
+
+    def test_a_loader_whose_length_is_not_known(self):
+        class Stream(torch.utils.data.IterableDataset):
+            def __iter__(self):
+                return iter(batches(BATCHES))
+
+        def loop(model, optimizer):
+            for _ in range(EPOCHS):
+                for batch in loader:
+                    step(model, optimizer, batch)
+
+        loader = DataLoader(Stream(), batch_size=None)
+        assert recorded(loop) == ([BATCHES] * EPOCHS, 0)
+
+    def test_batches_that_are_a_list_of_indices(self):
+        def loop(model, optimizer):
+            for _ in range(EPOCHS):
+                for batch in loader:
+                    step(model, optimizer, batch)
+
+        data = TensorDataset(torch.randn(6, 3), torch.randn(6, 1))
+        loader = DataLoader(data, batch_sampler=[[0, 1], [2, 3], [4, 5]])
+        assert recorded(loop) == ([3] * EPOCHS, 0)
+
     def test_both_players_of_a_gan(self):
         models = network(), network(seed=1)
         critic, generator = (torch.optim.SGD(m.parameters(), 0.01) for m in models)
@@ -202,6 +246,17 @@ class TestWhereNoneEnds:
                         assert len(list(loader)) == BATCHES
 
         loader = loader_of()
+        assert recorded(loop) == ([BATCHES] * EPOCHS, 0)
+
+    def test_evaluating_before_the_step_of_the_last_batch_ends_none(self):
+        def loop(model, optimizer):
+            for _ in range(EPOCHS):
+                for k, batch in enumerate(loader):
+                    if k == BATCHES - 1:
+                        list(validation)
+                    step(model, optimizer, batch)
+
+        loader, validation = loader_of(), loader_of(2)
         assert recorded(loop) == ([BATCHES] * EPOCHS, 0)
 
     @pytest.mark.filterwarnings("ignore")

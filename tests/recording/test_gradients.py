@@ -45,6 +45,7 @@ class TestMixedPrecision:
         assert_allclose(history.gradient, gradients[made], rtol=1e-6)
         assert not history.skipped.any()
 
+    @pytest.mark.usefixtures("summed")
     @pytest.mark.parametrize("settings", [{}, {"gradients": "norms"}, {"memory": 21 * 4 * 4}])
     def test_fused_the_gradient_is_unscaled_and_an_overflow_is_a_row_marked_as_skipped(
         self, settings
@@ -82,6 +83,7 @@ class TestMixedPrecision:
         assert_allclose(recorder.history.gradient_norm, [0.01], rtol=1e-4)
 
 
+@pytest.mark.usefixtures("summed")
 @pytest.mark.parametrize("settings", [{}, {"gradients": "norms"}])
 def test_sparse_gradients(settings):
     torch.manual_seed(0)

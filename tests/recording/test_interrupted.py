@@ -80,6 +80,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.usefixtures("summed")
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_a_row_is_there_whole_or_not_at_all(settings):
     history, _, _, n_places = run(None, **settings)

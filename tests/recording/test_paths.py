@@ -15,6 +15,7 @@ from tests.recording.loops import batches, train
 pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
 
 
+@pytest.mark.usefixtures("summed")
 def test_the_epoch_of_the_changeover_has_its_path_gradient(model, criterion, sgd):
     recorder = record(sgd, criterion, steps_per_epoch=6, memory=21 * 4 * 8)
     _, gradients = train(model, criterion, sgd, batches(12))
@@ -24,6 +25,7 @@ def test_the_epoch_of_the_changeover_has_its_path_gradient(model, criterion, sgd
     assert_allclose(recorder.history[1].path_gradient, [path], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.usefixtures("summed")
 @pytest.mark.parametrize("settings", [{}, {"gradients": "norms"}, {"memory": 21 * 4}])
 @pytest.mark.filterwarnings("ignore:whole vectors were kept for the first 1 steps")
 def test_a_step_of_no_samples_adds_nothing_where_the_criterion_sums(model, sgd, settings):

@@ -12,10 +12,12 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.recording.outcomes import assert_same, seeded, state_of
-from tests.recording.published import images, others, sequences
+from tests.recording.published import episodes, images, others, sequences
 from tests.recording.published.script import Script
 
-LOOPS = {loop.__name__: loop for part in (images, sequences, others) for loop in part.LOOPS}
+LOOPS = {
+    loop.__name__: loop for part in (images, sequences, episodes, others) for loop in part.LOOPS
+}
 
 # The steps of each epoch that has an end to be found, of each optimizer.
 EPOCHS = {
@@ -45,10 +47,8 @@ EPOCHS = {
     "checkpointed_anew": [[4]],
     "mixed_precision": [[4, 4]],
     "compiled": [[3, 3]],
+    "optimizer_in_backward": [[4, 4]] * 4,
 }
-# Several losses in one pass count as views of the same samples, several passes as of others.
-COUNTED_ANOTHER_WAY = {"actor_critic", "meta_learning", "two_heads"}
-
 pytestmark = [
     pytest.mark.parametrize("name", LOOPS),
     pytest.mark.usefixtures("one_thread"),
@@ -102,8 +102,6 @@ def test_epochs_end_where_the_loader_does_or_it_is_said_that_none_has(name):
 
 @pytest.mark.parametrize("what", ["n_samples", "denominator"])
 def test_the_sizes_are_right_or_it_is_said_that_they_are_not_known(name, what):
-    if name in COUNTED_ANOTHER_WAY:
-        pytest.skip("the samples are counted as the recorder's convention has it")
     for steps in recorded(name):
         sizes = getattr(steps.history, what)
         expected = steps.n_samples if what == "n_samples" else steps.denominators

@@ -204,10 +204,33 @@ class TestSizesFromTheGraph:
         assert_array_equal(recorder.history.running_loss, [loss.item()])
         assert np.isnan(recorder.history.n_samples).all()
 
-    def test_a_critics_two_means_are_about_as_many_samples(self, model, sgd):
+    def test_what_a_critic_takes_of_two_batches_is_no_mean_of_one(self, model, sgd):
+        recorder = record(sgd, steps_per_epoch=1)
+        (model(torch.randn(4, 3)).mean() - model(torch.randn(4, 3)).mean()).backward()
+        sgd.step()
+        with pytest.warns(UserWarning, match="samples of 1 steps is not known"):
+            recorder.close()
+
+    def test_two_heads_in_a_pass_each_are_about_the_same_samples(self, model, sgd):
         with record(sgd) as recorder:
-            (model(torch.randn(4, 3)).mean() - model(torch.randn(4, 3)).mean()).backward()
+            outputs = model(torch.randn(4, 3))
+            outputs.square().mean().backward(retain_graph=True)
+            outputs.abs().mean().backward()
             sgd.step()
+            model(torch.randn(4, 3)).mean().backward()
+            model(torch.randn(4, 3)).mean().backward()
+            sgd.step()
+        assert_array_equal(recorder.history.n_samples, [4, 8])
+        assert_array_equal(recorder.history.denominator, [4, 8])
+
+    def test_heads_whose_means_divide_by_other_numbers_have_none_together(self, model, sgd):
+        recorder = record(sgd, steps_per_epoch=1)
+        outputs = model(torch.randn(4, 3))
+        (outputs - torch.ones(4, 2)).square().mean().backward(retain_graph=True)
+        outputs.square().mean().backward()
+        sgd.step()
+        with pytest.warns(UserWarning, match="samples of 1 steps is not known"):
+            recorder.close()
         assert_array_equal(recorder.history.n_samples, [4])
 
     def test_what_the_criteria_are_asked_for_stays_theirs(self, model, criterion, sgd):
