@@ -74,7 +74,7 @@ data = [(torch.randn(3, generator=torch.Generator().manual_seed(k)), k % 2) for 
 """
 
 INTERRUPTED = """
-import os, signal, sys
+import logging, os, signal, sys
 import torch
 from .neighbour import data
 
@@ -82,6 +82,9 @@ torch.manual_seed(0)
 models = [torch.nn.Linear(3, 2) for _ in range(2)]
 kinds = torch.optim.SGD, torch.optim.Adam
 optimizers = [kind(model.parameters()) for kind, model in zip(kinds, models)]
+logging.basicConfig(stream=sys.stdout)
+for optimizer in optimizers:
+    optimizer.step()  # without a gradient
 for k, (x, y) in enumerate(data):
     for model, optimizer in zip(models, optimizers):
         optimizer.zero_grad()
@@ -218,9 +221,16 @@ class TestAnInterruptedModule:
     def test_its_traceback_begins_in_it(self, bare_module, recorded_module):
         traceback = re.sub(r"  File \"<frozen runpy>.*\n", "", bare_module.err)
         assert traceback.startswith("Traceback") and traceback.endswith("KeyboardInterrupt\n")
-        assert recorded_module.err.startswith(
-            traceback + "sgd_analysis has recorded 2 optimizers\n"
-        )
+        assert f"\n{traceback}sgd_analysis has recorded 2 optimizers\n" in recorded_module.err
+
+    def test_what_is_missing_is_told_at_the_end_of_an_epoch_and_of_all(self, recorded_module):
+        first, *_, last = recorded_module.err.splitlines()
+        missing = "1 steps were made without a backward pass"
+        assert first.startswith(f"sgd_analysis: {missing}")
+        told = " ".join(recorded_module.err.split())
+        assert f"optimizers 1 (SGD, 2 tensors), 2 (Adam, 2 tensors): {missing}" in told
+        assert told.count(missing) == 2
+        assert last == "steps_per_epoch= and n_samples= are --steps-per-epoch and --n-samples here"
 
     def test_what_was_seen_before_is_saved_where_asked_under_the_name_of_the_rank(
         self, folder, recorded_module
@@ -229,14 +239,14 @@ class TestAnInterruptedModule:
         histories = [History.load(folder / "runs" / name) for name in names]
         assert [history.metadata["optimizer"] for history in histories] == ["SGD", "Adam"]
         for history in histories:
-            assert (history.n_epochs, history.gradient.shape) == (2, (7, 8))
-            assert_array_equal(history.n_samples, 2)
+            assert (history.n_epochs, history.gradient.shape) == (2, (8, 8))
+            assert_array_equal(history.n_samples[1:], 2)
         assert f"saved as runs/{names[0]}, runs/{names[1]}\n" in recorded_module.err
 
     def test_it_is_killed_as_without_us_and_then_nothing_is_saved(self, folder):
         killed = run(folder, *RECORDED, "--out", "killed", "-m", "package.interrupted", "SIGTERM")
         assert killed.status == -signal.SIGTERM
-        assert killed.err == "" and not [*folder.glob("killed*")]
+        assert "has recorded" not in killed.err and not [*folder.glob("killed*")]
 
 
 class TestAScriptThatFails:

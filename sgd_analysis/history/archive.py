@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sgd_analysis.history.also import NAMES
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN
 from sgd_analysis.history.npz import Npz
 from sgd_analysis.history.replacing import clear, replacing
@@ -77,6 +78,7 @@ def _describe(history: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") -
         if (vectors := getattr(history, name)) is not None:
             for part, array in vectors.arrays():
                 arrays[f"{prefix}{name}.{part}"] = array
+    arrays.update((f"{prefix}also.{name}", array) for name, array in history.also.items())
     if history.evaluated:  # its names are the user's: no part of the file's structure
         arrays[f"{prefix}evaluated"] = np.array([*history.evaluated.values()])
     return {
@@ -96,6 +98,7 @@ def _build(
         start = f"{prefix}{name}."
         found = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
         parts[name] = Vectors(**found) if found else None
+    also = {name: arrays.get(f"{prefix}also.{name}") for name in NAMES}
     evaluated = zip(
         description.get("evaluated", ()), arrays.get(f"{prefix}evaluated", ()), strict=True
     )
@@ -103,6 +106,7 @@ def _build(
     return make(
         **parts,
         n_epochs=description["n_epochs"],
+        also={name: array for name, array in also.items() if array is not None},
         evaluated=dict(evaluated),
         metadata=description["metadata"],
         ranks=tuple(_build(make, d, arrays, f"{prefix}rank{r}.") for r, d in ranks),

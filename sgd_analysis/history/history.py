@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
-from sgd_analysis.history import archive, evaluated, summary, writers
+from sgd_analysis.history import also, archive, evaluated, summary, writers
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
@@ -55,6 +55,8 @@ class History:
         own_objective: (n_steps,) the objective where `loss` is not, else nan; None if it always is.
         divisor: (n_steps,) of objectives that are sums, what makes means over the batch of them
             and their gradients; None if they are means.
+        also: what was asked for by `record(..., also=[...])`, by its name: `unclipped_norm` and
+            `update_norm` (n_steps,), `norms_by_parameter` (n_kept, n) of the first steps.
         evaluated: what the loop evaluated when its epochs had ended, (n_epochs,) a name; nan where
             it did not. In a history gathered from several processes it is rank 0's.
         ranks: in a history gathered from several processes, the history of each.
@@ -91,6 +93,7 @@ class History:
     kept_weights: NDArray[Any] | None = None
     own_objective: NDArray[np.float64] | None = None
     divisor: NDArray[np.float64] | None = None
+    also: also.Also = field(default_factory=dict)
     evaluated: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     ranks: tuple[History, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +109,7 @@ class History:
         check_shapes(self._columns)
         self._epochs.check()
         self._check_vectors()
+        object.__setattr__(self, "also", also.checked(self.also, self.n_steps))
         object.__setattr__(self, "evaluated", evaluated.checked(self.evaluated, self.n_epochs))
         if self.kept_weights is not None:
             self._check_weights()
@@ -222,6 +226,48 @@ class History:
         return self._whole("local_gradient", self._vectors("local_gradients").kept)
 
     @property
+    def unclipped_norm(self) -> NDArray[np.float64]:
+        """(n_steps,) the norm of the gradient as each step's last backward pass left it.
+
+        It is not yet clipped; without a GradScaler's factor, and nan where that overflowed.
+        Raises ValueError if `record(..., also=["unclipped_norm"])` did not ask for it.
+        """
+        return self._asked_for("unclipped_norm")
+
+    @property
+    def update_norm(self) -> NDArray[np.float64]:
+        """(n_steps,) the distance ‖w_{k+1} − w_k‖ that each step moves the weights.
+
+        It is 0 at a skipped step, and nan at one that raised. Raises ValueError if
+        `record(..., also=["update_norm"])` did not ask for it.
+        """
+        return self._asked_for("update_norm")
+
+    @property
+    def norms_by_parameter(self) -> NDArray[np.float64]:
+        """(n_steps, n) the norm of each parameter's gradient, in the order of `parameter_names`.
+
+        Raises:
+            ValueError: if `record(..., also=["norms_by_parameter"])` did not ask for them, or
+                they were not kept for all of these steps.
+        """
+        return self._whole("norms_by_parameter", self._asked_for("norms_by_parameter"))
+
+    @property
+    def parameter_names(self) -> dict[str, slice]:
+        """The names of the parameters, each with where its entries are in `gradient[k]`.
+
+        Without names, from `record(..., named_parameters=)` or from the optimizer, they are "0",
+        "1", …
+
+        Raises:
+            ValueError: if `record` has not made the history, or an older version of it has.
+        """
+        if "parameters" not in self.metadata:
+            raise ValueError("parameter_names were not recorded: record() does so")
+        return also.slices(self.metadata["parameters"])
+
+    @property
     def weights(self) -> NDArray[Any]:
         """(n_steps, n_parameters) the weights at which each batch's loss was computed.
 
@@ -293,6 +339,7 @@ class History:
             **parts,
             kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
             n_epochs=max(finished.stop - first, 0),
+            also={name: array[steps] for name, array in self.also.items()},
             evaluated={name: column[finished] for name, column in self.evaluated.items()},
             ranks=tuple(rank[epochs] for rank in self.ranks),
             metadata=self.metadata,
@@ -305,7 +352,8 @@ class History:
         Returns:
             `epoch`, its number in the run, from 1; `n_steps`; `n_samples`; `running_loss` and
             `mean_batch_loss`; if gradients were recorded, `path_gradient_norm` and
-            `mean_gradient_norm`, the mean of its steps' gradient norms; and what was `evaluated`.
+            `mean_gradient_norm`, the mean of its steps' gradient norms; `mean_unclipped_norm` and
+            `mean_update_norm` where they were asked for; and what was `evaluated`.
             (n_epochs,) each; steps that were skipped have no part in the norms.
             `to_pandas(by="epoch")` makes a DataFrame of them.
 
@@ -328,13 +376,18 @@ class History:
             used = np.where(self.skipped, 0.0, 1.0)
             table["path_gradient_norm"] = self.path_gradient_norm
             table["mean_gradient_norm"] = weighted_means(self.gradient_norm, used, edges)
+        for name in also.BY_STEP:
+            if name in self.also:
+                weights = np.where(self.skipped | np.isnan(self.also[name]), 0.0, 1.0)
+                table[f"mean_{name}"] = weighted_means(self.also[name], weights, edges)
         return table | dict(self.evaluated)
 
     def steps(self) -> dict[str, NDArray[Any]]:
         """Return what is known of each step, as columns of a table: one row a step.
 
         Returns:
-            The columns, and the norms of gradients, (n_steps,) each; with several parameter groups
+            The columns, and the norms of gradients, those by parameter as `norm of <name>` (nan
+            where they did not fit into memory), (n_steps,) each; with several parameter groups
             `step_size_0`, `step_size_1`, … instead of `step_size`. Epochs are counted from 1.
             `to_pandas(by="step")` makes a DataFrame of them.
 
@@ -351,7 +404,8 @@ class History:
             for name in ("gradients", "local_gradients")
             if (vectors := getattr(self, name)) is not None
         }
-        return by_step(columns, norms)
+        names = self.parameter_names if also.BY_PARAMETER in self.also else {}
+        return by_step(columns, norms | dict(also.columns(self.also, self.n_steps, names)))
 
     def to_pandas(self, by: Literal["step", "epoch"] = "step") -> pd.DataFrame:
         """Return a table with one row a step, or one a finished epoch; vectors are left out.
@@ -492,6 +546,11 @@ class History:
     @property
     def _epochs(self) -> Epochs:
         return Epochs(self.epoch, self.n_epochs)
+
+    def _asked_for(self, name: str) -> NDArray[np.float64]:
+        if name not in self.also:
+            raise also.not_recorded(name)
+        return self.also[name]
 
     def _vectors(self, name: str) -> Vectors:
         vectors: Vectors | None = getattr(self, name)

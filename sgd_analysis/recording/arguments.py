@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from numbers import Real
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from sgd_analysis._validation import kind_of, positive_number
+from sgd_analysis.history.also import NAMES
 from sgd_analysis.history.history import History
 
 
@@ -73,6 +75,53 @@ def _way_out(optimizer: object) -> str:
     return ""
 
 
+def checked_also(also: object) -> tuple[str, ...]:
+    """Return what else to record, each name once.
+
+    Raises:
+        TypeError: if it is no list of names.
+        ValueError: if a name stands for nothing.
+    """
+    if isinstance(also, str) or not isinstance(also, Iterable):
+        raise TypeError(f'also must be a list of names, such as ["update_norm"], got {also!r}')
+    names = tuple(dict.fromkeys(also))
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ValueError(f"also may name {', '.join(NAMES)}, got {unknown[0]!r}")
+    return names
+
+
+def names_of_parameters(named: object, optimizer: torch.optim.Optimizer) -> dict[Tensor, str]:
+    """Return the names that are given to parameters; those of others count for nothing.
+
+    Raises:
+        TypeError: if they are no pairs of a name and a parameter.
+        ValueError: if two parameters have one name, or one of the optimizer's has none.
+    """
+    if named is None:
+        return {}
+    pairs = list(named) if isinstance(named, Iterable) else [named]
+    names: dict[Tensor, str] = {}
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(
+                "named_parameters must be pairs of a name and a parameter, as "
+                f"model.named_parameters() gives them, got {pair!r}"
+            )
+        names.setdefault(pair[1], pair[0])  # of several names for one, the first
+    known = [p for group in optimizer.param_groups for p in group["params"]]
+    if unnamed := [p for p in known if p not in names]:
+        raise ValueError(
+            f"named_parameters must name all of the optimizer's {len(known)} parameters, and "
+            f"{len(unnamed)} have no name, one of shape {tuple(unnamed[0].shape)} the first"
+        )
+    ours = {parameter: names[parameter] for parameter in known}
+    twice = sorted(name for name, n in Counter(ours.values()).items() if n > 1)
+    if twice:
+        raise ValueError(f"named_parameters must give each its own name, got {twice[0]!r} twice")
+    return names
+
+
 def check_source_of_loss(loss: object, n_criteria: int) -> None:
     """Raise unless there is something to take a step's loss from.
 
@@ -93,6 +142,7 @@ def check_continues(
     n_parameters: int,
     gradients: str,
     weights: bool,
+    also: Iterable[str],
 ) -> None:
     """Raise unless a run with these settings can continue a history.
 
@@ -111,6 +161,8 @@ def check_continues(
     had_gradients = history.gradients is not None
     _check_goes_on("gradients", had_gradients, gradients != "none", repr(gradients))
     _check_goes_on("weights", history.kept_weights is not None, weights, repr(weights))
+    for name in NAMES:
+        _check_goes_on(name, name in history.also, name in also, repr([*also]), "also")
     for vectors in _vectors(history):
         if vectors.shape[-1] > n_parameters:
             raise ValueError(
@@ -119,7 +171,7 @@ def check_continues(
             )
 
 
-def _check_goes_on(what: str, before: bool, now: bool, given: str) -> None:
+def _check_goes_on(what: str, before: bool, now: bool, given: str, by: str = "") -> None:
     """Raise unless what was recorded is recorded now, and what was not is not.
 
     Raises:
@@ -127,7 +179,9 @@ def _check_goes_on(what: str, before: bool, now: bool, given: str) -> None:
     """
     if before != now:
         began = "with" if before else "without"
-        raise ValueError(f"history must continue {began} {what}, as it began, got {what}={given}")
+        raise ValueError(
+            f"history must continue {began} {what}, as it began, got {by or what}={given}"
+        )
 
 
 def _vectors(history: History) -> Iterator[NDArray[Any]]:

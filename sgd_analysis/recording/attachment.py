@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import nn
 
+from sgd_analysis._arrays import Value
 from sgd_analysis.recording.attribution import SeenLosses
 from sgd_analysis.recording.backward import Listener
 from sgd_analysis.recording.criteria import Criteria
 from sgd_analysis.recording.found_epochs import FoundEpochs
-from sgd_analysis.recording.gradients import on_this_process
+from sgd_analysis.recording.gradients import norm, on_this_process
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.messages import Messages
 from sgd_analysis.recording.parameters import Parameters
@@ -20,6 +21,7 @@ from sgd_analysis.recording.pass_sizes import PassSizes
 from sgd_analysis.recording.processes import LocalGradients
 from sgd_analysis.recording.rows import Rows
 from sgd_analysis.recording.steps import Steps
+from sgd_analysis.recording.updates import Updates
 
 
 class Attachment:
@@ -40,6 +42,7 @@ class Attachment:
         epoch_ends: called after an epoch has.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
         watches_local: whether to record this process's own gradients, too.
+        also: what else to record, by the names that a history has for it.
 
     Raises:
         TypeError: if a criterion takes no hooks.
@@ -58,6 +61,7 @@ class Attachment:
         epoch_ends: Callable[[], None],
         from_criteria: bool,
         watches_local: bool,
+        also: Collection[str],
     ) -> None:
         self._parameters, self._rows, self._messages = parameters, rows, messages
         self._steps_per_epoch, self._epoch_ends = steps_per_epoch, epoch_ends
@@ -67,7 +71,11 @@ class Attachment:
         sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
         of_calls = callable(n_samples) and bool(criteria)  # and not of passes
         sizes = None if of_calls else PassSizes(n_samples, messages.unknown_size_of_pass, guard)
-        self.losses = losses = SeenLosses(sums, sizes, guard, from_criteria=from_criteria)
+        measure = self._norm_of_gradients if "unclipped_norm" in also else None
+        self.losses = losses = SeenLosses(
+            sums, sizes, guard, from_criteria=from_criteria, measure=measure
+        )
+        self._updates = Updates(parameters) if "update_norm" in also else None
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None
@@ -79,7 +87,8 @@ class Attachment:
             self._lay_out()
             unknown = messages.unknown_size
             self._criteria = Criteria(criteria, n_samples, losses.add, unknown, guard)
-            self._steps = Steps(optimizer, self._add_row, self._step_ends, guard)
+            starts = None if self._updates is None else self._step_starts
+            self._steps = Steps(optimizer, self._add_row, self._step_ends, guard, starts)
             self._listener.listen()
             if self._found is not None:
                 self._found.listen()
@@ -131,17 +140,24 @@ class Attachment:
         self._has_ended = False
         if self._found is not None:
             self._found.step_begins()
+        self._follow()
         parameters = self._parameters
-        if parameters.have_changed():
-            parameters.follow()
-            self._lay_out()
         gradients, skipped = parameters.gradients()
         seen = self.losses.take(gradients)
         self._messages.count(seen)
         local = () if self._local is None else self._local.take(parameters.seen)
-        self._rows.append(seen, parameters.step_sizes(), gradients, local, skipped)
+        self._rows.append(
+            seen, parameters.step_sizes(), gradients, local, skipped, self.losses.unclipped
+        )
+
+    def _step_starts(self) -> None:
+        self._follow()
+        if self._updates is not None:
+            self._updates.begin()
 
     def _step_ends(self, had_closure: bool) -> None:
+        if self._updates is not None:
+            self._rows.step_ends(self._updates.norm())
         if had_closure:
             self.losses.forget()  # what its later evaluations have left
         if self._is_epoch_full():
@@ -169,11 +185,24 @@ class Attachment:
     def _is_epoch_full(self) -> bool:
         return self._rows.steps_in_epoch >= self._steps_per_epoch
 
+    def _norm_of_gradients(self) -> Value:
+        """Return the norm of the gradients that there are now."""
+        self._follow()
+        return norm(self._parameters.held())
+
+    def _follow(self) -> None:
+        """Take the parameters as they are, if they have changed."""
+        if self._parameters.have_changed():
+            self._parameters.follow()
+            self._lay_out()
+
     def _lay_out(self) -> None:
         """Say over which parameters the steps that follow go."""
         parameters = self._parameters.seen
         self._rows.lay_out([on_this_process(parameter) for parameter in parameters])
         self.losses.lay_out(parameters)
+        if self._updates is not None:
+            self._updates.lay_out()
         if self._local is not None:
             self._local.watch(parameters)
 

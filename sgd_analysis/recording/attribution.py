@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class SeenLosses:
         sizes: tells those of a pass through no criterion; None if nothing can.
         guard: wraps a function so that no error of it reaches the loop.
         from_criteria: whether a step's loss is what the criteria say instead of its objective.
+        measure: returns the norm of the gradients that a pass has left, if that is wanted.
     """
 
     def __init__(
@@ -44,16 +45,18 @@ class SeenLosses:
         guard: Guard,
         *,
         from_criteria: bool = False,
+        measure: Callable[[], Value] | None = None,
     ) -> None:
         self.n_waiting = 0  # the passes seen since the last step
         self.unsure: list[bool | Tensor] = []  # whether it could not be told what was cleared
         self._sums, self._sizes = sums, sizes
         self._guard = guard
-        self._from_criteria = from_criteria
+        self._from_criteria, self._measure = from_criteria, measure
         self._losses = StepLosses(from_criteria=from_criteria)
         self._parameters: Sequence[Tensor] = ()
         self._owner: int | None = None  # the thread that makes the steps
         self._threads: dict[int, Passes] = {}
+        self.unclipped: Value | None = None  # the norm for the step taken last, where wanted
         self.rescaling = Rescaling()
         self._several = False  # whether a step has had several passes
         self._n_observed = self._n_steps = 0
@@ -118,6 +121,8 @@ class SeenLosses:
         if self.rescaling.looks:
             self.rescaling.step()
         used = passes.used_by(gradients)
+        if self._measure is not None:
+            self.unclipped = used[-1].norm if used else math.nan
         observed = [seen for one in used for seen in one.observed]
         if passes.observed is not None and not observed:
             observed = [passes.observed]
@@ -152,8 +157,11 @@ class SeenLosses:
 
     def _end(self, passes: Passes) -> None:
         looks = self._several or not self._n_steps  # it takes time, and most loops make one pass
+        n_before = len(passes.counted)
         if passes.end(self._parameters, looks=looks):
             self._several = True
+        if self._measure is not None and len(passes.counted) > n_before:
+            passes.counted[-1].measured(self._measure())
         if self.rescaling.looks and passes.counted:
             last = passes.counted[-1]
             if last.mark is not None:

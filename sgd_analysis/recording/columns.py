@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,9 +27,12 @@ _DTYPES: dict[str, Any] = {
     "local_norm": np.float64,
     "objective": np.float64,
     "divisor": np.float64,
+    "unclipped_norm": np.float64,
+    "update_norm": np.float64,
 }
 _OF_A_ROW = ("loss", "n_samples", "denominator")  # what each row begins with
-_IF_MARKED = ("local_norm", "objective", "divisor")  # there from the first row that has it
+# There from the first row that has it:
+_IF_MARKED = ("local_norm", "objective", "divisor", "unclipped_norm", "update_norm")
 _UNLESS_SET = {"skipped": False, "epoch": 0}  # what a new row holds where nothing is said; or nan
 _PENDING = 256  # the rows that wait as Python objects before they go into the arrays
 _GROWTH = 1.125  # of the arrays: at most an eighth of what they hold is spare
@@ -56,12 +59,11 @@ class Columns:
     method that waits for the device.
 
     Args:
-        local_norm: whether each row has one.
+        wanted: those that are there from the beginning, though not all rows may be marked.
     """
 
-    def __init__(self, *, local_norm: bool = False) -> None:
-        names = [name for name in _DTYPES if name not in _IF_MARKED]
-        names += ["local_norm"] * local_norm
+    def __init__(self, wanted: Collection[str] = ()) -> None:
+        names = [name for name in _DTYPES if name not in _IF_MARKED or name in wanted]
         arrays = {name: np.empty(0, _DTYPES[name]) for name in names}
         self._state = _State(arrays, np.empty((0, 0)), 0, [], ())
         self._first_epoch = 0
@@ -99,6 +101,16 @@ class Columns:
             self._store()
             pending = self._state.pending
         pending.append((row, marks))
+
+    def mark(self, name: str, value: Value) -> None:
+        """Set a column of the row that was added last."""
+        state = self._state
+        if state.pending:
+            state.pending[-1][1].append((name, value))
+            return
+        on_device = list(state.on_device)
+        self._put(state, on_device, name, np.array([state.n_stored - 1]), [value])
+        self._state = state._replace(on_device=tuple(on_device))
 
     def end_epoch(self) -> None:
         """Have the rows that follow belong to the next epoch."""

@@ -97,6 +97,7 @@ class Everywhere:
         self._said: dict[Recorder, list[str]] = {}
         self._said_without_step: set[str] = set()
         self._failures: list[str] = []
+        self._failed: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # and not tried again
         self._logged: set[str] = set()
         self._handle: Any = None
 
@@ -170,10 +171,14 @@ class Everywhere:
         if key in self._attached and key not in self._waiting:
             return
         name = f"{len(self._names) + 1} ({type(optimizer).__name__}, {_size(optimizer)})"
-        if key not in self._attached and (error := self.meet(optimizer)) is not None:
-            failure = f"{type(optimizer).__name__} cannot be recorded: {error!r}"
-            self._failures += [failure] * (failure not in self._failures)
-            return
+        if key not in self._attached:
+            if optimizer in self._failed:
+                return
+            if (error := self.meet(optimizer)) is not None:
+                self._failed.add(optimizer)
+                failure = f"{type(optimizer).__name__} cannot be recorded: {error!r}"
+                self._failures += [failure] * (failure not in self._failures)
+                return
         self._names.append(name)
         self.recorders.append(self._waiting.pop(key))
 

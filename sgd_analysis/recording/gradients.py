@@ -34,6 +34,15 @@ def unscaled(
     return [g if g is None else torch.where(overflow > 0, torch.nan, g / scale) for g in gradients]
 
 
+def unscaled_norm(value: Value, scale: Value) -> Value:
+    """Return a norm without the factor of mixed precision; nan where that overflowed."""
+    if isinstance(value, Tensor):
+        value = value / scale
+        return torch.where(value.isfinite(), value, math.nan)
+    value = value / float(scale)
+    return value if math.isfinite(value) else math.nan
+
+
 def norm(vectors: Sequence[Tensor | None]) -> Value:
     """Return the Euclidean norm of all entries together, None standing for zeros."""
     square = 0.0
@@ -47,6 +56,22 @@ def norm(vectors: Sequence[Tensor | None]) -> Value:
     # Squares may be too large or too small for the dtype, where the entries are not.
     parts = [_plain(vector).double() for vector in vectors if vector is not None]
     return math.hypot(*(torch.linalg.vector_norm(part).item() for part in parts))
+
+
+def norm_of_each(vectors: Sequence[Tensor | None]) -> Tensor:
+    """Return the norms (n,) of vectors, 0 for None, on the device that they are on."""
+    away = [vector for vector in vectors if vector is not None and not vector.is_cpu]
+    if not away:
+        return torch.tensor([norm([vector]) for vector in vectors], dtype=torch.float64)
+    device, norms = away[0].device, iter(torch._foreach_norm([_plain(v) for v in away]))
+    return torch.stack(
+        [
+            torch.full((), float(norm([v])), device=device)
+            if v is None or v.is_cpu
+            else next(norms).to(device)
+            for v in vectors
+        ]
+    )
 
 
 def _square(part: Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgd_analysis._arrays import norms
 from sgd_analysis.recording.blocks import Blocks
+from sgd_analysis.recording.gradients import n_bytes, norm_of_each
 
 
 class KeptVectors(Blocks):
@@ -43,6 +44,10 @@ class KeptVectors(Blocks):
     def begin_with(self, rows: NDArray[Any]) -> None:
         """Begin with vectors (n, n_parameters) of an earlier recording."""
         self._rows, self._n_stored = rows, len(rows)
+
+    def bytes_a_step(self, parameters: Sequence[Tensor]) -> int:
+        """Return what those of a step take."""
+        return n_bytes(parameters)
 
     def lay_out(self, parameters: Sequence[Tensor], n_steps: int, room: int) -> None:
         """Say over which parameters the vectors after the first n_steps go, and how many fit."""
@@ -91,3 +96,26 @@ class KeptGradients(KeptVectors):
         if new.start < new.stop:
             norm[new] = norms(self._rows[new])
             self._n_measured = self._n_stored
+
+
+class KeptNorms(KeptVectors):
+    """The norms of a vector's parts, one a parameter, in double precision."""
+
+    def __init__(self) -> None:
+        super().__init__(missing=0.0)
+
+    def bytes_a_step(self, parameters: Sequence[Tensor]) -> int:
+        """Return what those of a step take."""
+        return 8 * len(parameters)
+
+    def lay_out(self, parameters: Sequence[Tensor], n_steps: int, room: int) -> None:
+        """Say over which parameters the norms after the first n_steps go, and how many fit."""
+        where = next((p for p in parameters if not p.is_cpu), parameters[0])
+        super().lay_out([where.detach().new_empty(len(parameters))], n_steps, room)
+
+    def write(self, step: int, vector: Sequence[Tensor | None]) -> None:
+        """Compute the norms of a step's vector."""
+        super().write(step, [norm_of_each(vector)])
+
+    def _store(self, vectors: NDArray[Any]) -> None:
+        super()._store(vectors.astype(np.float64))

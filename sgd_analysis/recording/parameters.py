@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgd_analysis._arrays import Value
 from sgd_analysis.recording import shards
-from sgd_analysis.recording.gradients import unscaled
+from sgd_analysis.recording.gradients import on_this_process, unscaled
 from sgd_analysis.recording.values import number
 
 
@@ -21,13 +21,22 @@ class Parameters:
     """The parameters of an optimizer, in the order in which they were seen first.
 
     One that is taken out of it keeps its place, without a gradient from there on.
+
+    Args:
+        optimizer: whose.
+        names: of some or all of them; the others have that which the optimizer knows, or the
+            number of their place.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str] | None = None
+    ) -> None:
         self._optimizer: Callable[[], Any] = weakref.ref(optimizer)  # who makes steps is alive
+        self._names = names or {}
         self.is_sharded = shards.is_sharded(optimizer.param_groups)
         self.seen: list[Tensor] = []
         self.shards: list[shards.Shard] = []  # of those seen, where they are sharded
+        self.sizes: dict[str, int] = {}  # by name, of those seen: the entries this process has
         self._present: list[Tensor] = []  # those it has, as they were found last
         self._removed: set[Tensor] = set()
         self._kind: tuple[torch.dtype, bool] | None = None
@@ -53,20 +62,30 @@ class Parameters:
         self._kind = _kind(self._present[0]) if self._present else None
         if self.is_sharded:
             self.shards = shards.shards_of(self.seen)
+        self.sizes = self._sizes()
 
     def have_moved(self) -> bool:
         """Return whether they were written to since the recording began."""
         return self._present_versions() != self._versions
 
-    def gradients(self) -> tuple[list[Tensor | None], Value]:
-        """Return the gradients that a step uses now, and whether it is skipped: they overflow."""
+    def weights(self) -> list[Tensor]:
+        """Return this process's parts of them, where it is the one that answers for these."""
+        weights = [on_this_process(parameter.detach()) for parameter in self.seen]
+        if self.is_sharded:
+            weights = [w for w, s in zip(weights, self.shards, strict=True) if s["answers"]]
+        return weights
+
+    def held(self) -> list[Tensor | None]:
+        """Return the gradients that there are now, as they are."""
         gradients = [parameter.grad for parameter in self.seen]
         if self._removed:
             pairs = zip(gradients, self.seen, strict=True)
             gradients = [None if p in self._removed else gradient for gradient, p in pairs]
-        if self.is_sharded:
-            gradients = shards.own_shards(gradients, self.shards)
-        optimizer = self._optimizer()
+        return shards.own_shards(gradients, self.shards) if self.is_sharded else gradients
+
+    def gradients(self) -> tuple[list[Tensor | None], Value]:
+        """Return the gradients that a step uses now, and whether it is skipped: they overflow."""
+        gradients, optimizer = self.held(), self._optimizer()
         overflow = getattr(optimizer, "found_inf", None)  # set by a GradScaler
         if not isinstance(overflow, Tensor):
             return gradients, False
@@ -80,6 +99,19 @@ class Parameters:
             lr if type(lr := group.get("lr", math.nan)) is float else number(lr)
             for group in self._optimizer().param_groups
         ]
+
+    def _sizes(self) -> dict[str, int]:
+        known: dict[Tensor, str] = {}
+        for group in self._optimizer().param_groups:
+            known |= dict(zip(group["params"], group.get("param_names", ()), strict=False))
+        known |= self._names
+        sizes: dict[str, int] = {}
+        for place, parameter in enumerate(self.seen):
+            name = known.get(parameter, str(place))
+            while name in sizes:  # of one added without a name
+                name += "'"
+            sizes[name] = on_this_process(parameter).numel()
+        return sizes
 
     def _present_versions(self) -> list[int]:
         return [parameter._version for parameter in self._present]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgd_analysis._arrays import Value
 from sgd_analysis.recording import backward, marks
+from sgd_analysis.recording.gradients import unscaled_norm
 from sgd_analysis.recording.marks import Mark, State
 from sgd_analysis.recording.objective import WHOLE, objective, scale_of
 
@@ -65,7 +66,7 @@ class Observed(NamedTuple):
 class Pass:
     """A backward pass that counts: it has changed a gradient of the optimizer's."""
 
-    __slots__ = ("calls", "mark", "observed", "scale", "value", "weight")
+    __slots__ = ("calls", "mark", "norm", "observed", "scale", "value", "weight")
 
     def __init__(self, value: Value, calls: list[Call], scale: Value) -> None:
         self.value = value  # its objective
@@ -74,6 +75,11 @@ class Pass:
         self.observed: list[Observed] = []
         self.weight: Value = WHOLE  # becomes a tensor, 0 or 1, where only a device can tell
         self.mark: Mark | None = None  # how it left one of the gradients
+        self.norm: Value = math.nan  # of all of them, where it was measured
+
+    def measured(self, norm: Value) -> None:
+        """Take the norm of the gradients as it has left them."""
+        self.norm = norm if self.scale is WHOLE else unscaled_norm(norm, self.scale)
 
     def is_plain(self) -> bool:
         """Return whether it is one call's, of a criterion that takes the mean, and whole."""

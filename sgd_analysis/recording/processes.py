@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgd_analysis.recording.hooks import Guard
@@ -24,23 +27,30 @@ def has_several_processes() -> bool:
 
 
 class LocalGradients:
-    """This process's own gradients, copied as they are accumulated, before they are averaged.
+    """This process's own gradients, copied before they are accumulated and averaged.
+
+    Those of several passes are added up here: where each pass is averaged, `.grad` holds what the
+    other processes have computed, too, when the next one is added to it.
 
     Args:
         guard: wraps a hook so that no error of it reaches the loop.
     """
 
     def __init__(self, guard: Guard) -> None:
-        self._hook = guard(self._copy)
+        self._guard = guard
+        self._arrived: dict[Tensor, Tensor] = {}  # of the pass that is running
         self._latest: dict[Tensor, Tensor] = {}
-        self._handles: dict[Tensor, Any] = {}
+        self._handles: dict[Tensor, tuple[Any, Any]] = {}
 
     def watch(self, parameters: Sequence[Tensor]) -> None:
         """Watch these parameters from their next backward pass on."""
         for parameter in parameters:
             if parameter.requires_grad and parameter not in self._handles:
-                handle = parameter.register_post_accumulate_grad_hook(self._hook)
-                self._handles[parameter] = handle
+                arrives = self._guard(partial(self._arrives, weakref.ref(parameter)))
+                self._handles[parameter] = (
+                    parameter.register_hook(arrives),
+                    parameter.register_post_accumulate_grad_hook(self._guard(self._accumulate)),
+                )
 
     def take(self, parameters: Sequence[Tensor]) -> list[Tensor | None]:
         """Return the gradients accumulated for the step that is made now, and forget them."""
@@ -49,10 +59,27 @@ class LocalGradients:
 
     def close(self) -> None:
         """Stop watching."""
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles, self._latest = {}, {}
+        for handles in self._handles.values():
+            for handle in handles:
+                handle.remove()
+        self._handles, self._arrived, self._latest = {}, {}, {}
 
-    def _copy(self, parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            self._latest[parameter] = parameter.grad.detach().clone()
+    def _arrives(self, known: weakref.ref[Tensor], gradient: Tensor | None) -> None:
+        """Copy a gradient; `torch.autograd.grad` may have asked for it, and not accumulate it."""
+        parameter = known()
+        if parameter is None or gradient is None:
+            return
+        own = gradient.detach().clone()
+        before = self._latest.get(parameter)
+        if before is not None and parameter.grad is not None:
+            accumulated = parameter.grad.detach()
+            if accumulated.is_sparse:
+                own = own + before if accumulated._nnz() else own
+            else:  # a loop may have cleared it to zeros
+                own = own + torch.where(accumulated.any(), before, torch.zeros_like(before))
+        self._arrived[parameter] = own
+
+    def _accumulate(self, parameter: Tensor) -> None:
+        arrived = self._arrived.pop(parameter, None)
+        if arrived is not None:
+            self._latest[parameter] = arrived

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal
 
@@ -17,7 +17,13 @@ from sgd_analysis.history import evaluated
 from sgd_analysis.history.history import History
 from sgd_analysis.history.writers import PREFIX
 from sgd_analysis.recording import sizes
-from sgd_analysis.recording.arguments import check_continues, check_kinds, check_source_of_loss
+from sgd_analysis.recording.arguments import (
+    check_continues,
+    check_kinds,
+    check_source_of_loss,
+    checked_also,
+    names_of_parameters,
+)
 from sgd_analysis.recording.attachment import Attachment
 from sgd_analysis.recording.gathering import gather
 from sgd_analysis.recording.live import Live
@@ -37,6 +43,8 @@ def record(
     gradients: Literal["auto", "norms", "none"] = "auto",
     memory: int = 64 << 20,
     weights: bool = False,
+    also: Iterable[Literal["unclipped_norm", "update_norm", "norms_by_parameter"]] = (),
+    named_parameters: Iterable[tuple[str, Tensor]] | None = None,
     history: History | None = None,
 ) -> Recorder:
     """Record every step of a training loop from now on, without changing the loop or its numbers.
@@ -67,6 +75,13 @@ def record(
             first step on; "none" looks at no gradient.
         memory: the bytes that all kept vectors together may take.
         weights: whether to keep the weights before each update, too, as long as they fit.
+        also: what else to record, each under its name in the `History`. "unclipped_norm": the norm
+            of the gradient as a step's last backward pass has left it, before any clipping, at the
+            cost of a norm a pass. "update_norm": how far the step moves the weights, at the cost
+            of one more copy of them. "norms_by_parameter": the norm of each one's gradient, as
+            long as they fit into `memory`.
+        named_parameters: the names of the parameters, `model.named_parameters()`: at least those
+            of the optimizer's. By default, what the optimizer was given; or "0", "1", …
         history: an earlier recording to continue, for instance a loaded one.
 
     Returns:
@@ -98,6 +113,8 @@ def record(
         gradients=gradients,
         memory=memory,
         weights=weights,
+        also=also,
+        named_parameters=named_parameters,
         history=history,
     )
 
@@ -133,6 +150,8 @@ class Recorder:
             of the present epoch, "none" nothing.
         memory: the bytes that all kept vectors together may take.
         weights: whether to keep the weights before each update, too, as long as they fit.
+        also: what else to record, by its name in the `History`.
+        named_parameters: the names of the parameters.
         history: an earlier recording to continue.
 
     Raises:
@@ -171,6 +190,8 @@ class Recorder:
         gradients: str,
         memory: int,
         weights: bool,
+        also: Iterable[str],
+        named_parameters: Iterable[tuple[str, Tensor]] | None,
         history: History | None,
     ) -> None:
         check_kinds(
@@ -189,13 +210,15 @@ class Recorder:
         )
         criteria = tuple(dict.fromkeys(criteria))
         self._metadata = metadata_of(optimizer, criteria) | {"loss": loss}
-        self._parameters = Parameters(optimizer)
+        also = checked_also(also)
+        self._parameters = Parameters(optimizer, names_of_parameters(named_parameters, optimizer))
         check_continues(
             history,
             reduction=self._metadata["reduction"],
             n_parameters=sum(parameter.numel() for parameter in self._parameters.seen),
             gradients=gradients,
             weights=weights,
+            also=also,
         )
         averages = gradients != "none" and has_several_processes()
         watches_local = averages and not self._parameters.is_sharded
@@ -203,6 +226,7 @@ class Recorder:
             gradients,
             integer_between("memory", memory, 0),
             weights=weights,
+            also=also,
             local=watches_local,
             history=history,
         )
@@ -224,6 +248,7 @@ class Recorder:
             epoch_ends=self._live.hand_over,
             from_criteria=loss == "criteria",
             watches_local=watches_local,
+            also=also,
         )
 
     def __enter__(self) -> Recorder:
@@ -260,9 +285,11 @@ class Recorder:
         """The `History` recorded so far; while recording, too."""
         if self._kept is not None:
             return self._kept
-        shards = {"shards": self._parameters.shards} if self._parameters.is_sharded else {}
+        made_with = self._metadata | {"parameters": self._parameters.sizes}
+        if self._parameters.is_sharded:
+            made_with["shards"] = self._parameters.shards
         beside = evaluated.padded(self._evaluated, self._rows.n_epochs)
-        return self._rows.history(self._metadata | shards, beside)
+        return self._rows.history(made_with, beside)
 
     def observe(
         self, loss: float | Tensor, n_samples: float, denominator: float | None = None

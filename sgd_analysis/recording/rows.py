@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgd_analysis._arrays import Value, quiet, read_only
+from sgd_analysis.history.also import BY_PARAMETER, BY_STEP
 from sgd_analysis.history.columns import ALWAYS
 from sgd_analysis.history.history import History
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.columns import Columns, Marks
-from sgd_analysis.recording.gradients import n_bytes, norm
-from sgd_analysis.recording.kept import KeptGradients, KeptVectors
+from sgd_analysis.recording.gradients import norm
+from sgd_analysis.recording.kept import KeptGradients, KeptNorms, KeptVectors
 from sgd_analysis.recording.paths import Paths
 from sgd_analysis.recording.step_loss import StepLoss
 
@@ -30,6 +31,7 @@ class Rows:
             sum of the present epoch, "none" nothing of them.
         memory: the bytes that all kept vectors together may take.
         weights: whether to keep the weights, too.
+        also: what else to record, by the names that a history has for it.
         local: whether each step has a local gradient besides the averaged one.
         history: what the rows begin with.
     """
@@ -41,16 +43,19 @@ class Rows:
         *,
         weights: bool,
         local: bool,
+        also: Collection[str] = (),
         history: History | None = None,
     ) -> None:
         self.full_at: int | None = None  # the first step whose vectors did not fit
         self._memory = memory
         local = local and gradients != "none"
-        self._columns = Columns(local_norm=local)
+        self._also = also
+        self._columns = Columns([*also, "local_norm"] if local else also)
         self._gradients = KeptGradients() if gradients != "none" else None
         self._paths = None if self._gradients is None else Paths(self._columns, self._gradients)
         self._local = KeptGradients() if local else None
         self._weights = KeptVectors(missing=math.nan) if weights else None
+        self._norms = KeptNorms() if BY_PARAMETER in also else None
         self._whole = gradients == "auto"
         self._parameters: Sequence[Tensor] = ()
         self._on_cpu = True
@@ -75,7 +80,7 @@ class Rows:
 
     def lay_out(self, parameters: Sequence[Tensor]) -> None:
         """Say over which parameters the vectors of the steps that follow go."""
-        a_step = len(self._whole_kinds()) * n_bytes(parameters)
+        a_step = sum(kept.bytes_a_step(parameters) for kept in self._whole_kinds())
         self._room = self._memory // a_step if a_step else sys.maxsize
         if self._parameters and self.full_at is None and 2 * self.n_steps > self._room:
             # For vectors of another length or dtype those kept so far would have to be copied.
@@ -94,17 +99,20 @@ class Rows:
         gradients: Sequence[Tensor | None],
         local: Sequence[Tensor | None] = (),
         skipped: Value = False,
+        unclipped: Value | None = None,
     ) -> None:
         """Add the row of a step that is about to be made."""
         step = self._columns.n_rows
         if step >= self._room and self.full_at is None:
             self.full_at = step
         fits = self.full_at is None
-        marks = _marks(seen, skipped)
+        marks = _marks(seen, skipped, unclipped)
         # What may fail, for want of memory or by an interrupt, comes first: the row is there when
         # the columns have it, and no half of one is left behind.
         if fits and self._weights is not None:
             self._weights.write(step, self._parameters)
+        if fits and self._norms is not None:
+            self._norms.write(step, gradients)
         whole = fits and self._whole  # norms are computed for many steps, later
         if self._local is not None:
             if whole:
@@ -117,6 +125,10 @@ class Rows:
             elif (size := self._paths.add(step, gradients, seen, skipped)) is not None:
                 marks.append(("norm", size))
         self._columns.append((seen.loss, seen.n_samples, seen.denominator, *step_sizes), marks)
+
+    def step_ends(self, update: Value) -> None:
+        """Note how far the step whose row was added last has moved the weights."""
+        self._columns.mark("update_norm", update)
 
     @quiet
     def end_epoch(self) -> None:
@@ -148,9 +160,16 @@ class Rows:
             gradients=gradients,
             local_gradients=local,
             kept_weights=None if self._weights is None else read_only(self._weights.rows),
+            also=self._asked_for(),
             evaluated={name: read_only(column) for name, column in evaluated.items()},
             metadata=metadata,
         )
+
+    def _asked_for(self) -> dict[str, NDArray[np.float64]]:
+        found = {name: read_only(self._columns[name]) for name in BY_STEP if name in self._also}
+        if self._norms is not None:
+            found[BY_PARAMETER] = read_only(self._norms.rows.astype(np.float64, copy=False))
+        return found
 
     def _begin_with(self, history: History) -> None:
         columns = _columns_of(history)
@@ -164,6 +183,8 @@ class Rows:
                 columns[name] = vectors.norm
         if self._weights is not None and history.kept_weights is not None:
             self._weights.begin_with(history.kept_weights)
+        if self._norms is not None and BY_PARAMETER in history.also:
+            self._norms.begin_with(history.also[BY_PARAMETER])
         # Only the vectors of the first steps are kept: where some are missing, no more can follow.
         n_kept = min((len(kept.rows) for kept in self._whole_kinds()), default=history.n_steps)
         if n_kept < history.n_steps:
@@ -189,27 +210,31 @@ class Rows:
         return self.n_steps if self.full_at is None else min(self.n_steps, self.full_at)
 
     def _kinds(self) -> list[KeptVectors]:
-        kinds = (self._gradients, self._local, self._weights)
+        kinds = (self._gradients, self._local, self._weights, self._norms)
         return [kept for kept in kinds if kept is not None]
 
     def _whole_kinds(self) -> list[KeptVectors]:
         """Return the kinds of vectors that are kept whole while they fit."""
-        return self._kinds() if self._whole else [k for k in self._kinds() if k is self._weights]
+        always = (self._weights, self._norms)
+        return self._kinds() if self._whole else [kept for kept in always if kept is not None]
 
 
-def _marks(seen: StepLoss, skipped: Value) -> Marks:
+def _marks(seen: StepLoss, skipped: Value, unclipped: Value | None) -> Marks:
     """Return what a row has besides the columns that all rows have."""
     marks: Marks = [] if skipped is False else [("skipped", skipped)]
     if seen.objective is not None:
         marks.append(("objective", seen.objective))
     if seen.divisor is not None:
         marks.append(("divisor", seen.divisor))
+    if unclipped is not None:
+        marks.append(("unclipped_norm", unclipped))
     return marks
 
 
 def _columns_of(history: History) -> dict[str, NDArray[Any]]:
     names = ("loss", "n_samples", "denominator", "skipped")
     columns: dict[str, NDArray[Any]] = {name: getattr(history, name) for name in names}
+    columns |= {name: column for name, column in history.also.items() if name in BY_STEP}
     if history.own_objective is not None:
         columns["objective"] = history.own_objective
     if history.divisor is not None:

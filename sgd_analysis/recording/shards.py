@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -48,8 +48,16 @@ def unsharded(history: History) -> History:
         history,
         gradients=_whole_gradients(gradients, ranks) if gradients else None,
         kept_weights=_whole(weights, ranks),
-        metadata={name: value for name, value in history.metadata.items() if name != "shards"},
+        also={name: _norm_of_all([rank.also[name] for rank in ranks]) for name in history.also},
+        metadata=_whole_metadata(history.metadata),
     )
+
+
+def _whole_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    whole = dict(metadata)
+    shapes = [shard["shape"] for shard in whole.pop("shards")]
+    whole["parameters"] = dict(zip(metadata["parameters"], map(math.prod, shapes), strict=True))
+    return whole
 
 
 def _shard(parameter: Any) -> Shard:
@@ -86,6 +94,8 @@ def _whole_gradients(parts: Sequence[Vectors], ranks: Sequence[History]) -> Vect
 
 
 def _norm_of_all(norms: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    n_rows = min(map(len, norms))
+    norms = [some[:n_rows] for some in norms]
     return np.asarray(np.sqrt(np.sum(np.square(norms), axis=0)))
 
 

@@ -25,6 +25,7 @@ class Steps:
         begins: called just before the update.
         ends: called after it, with whether it had a closure; never for a step that raises.
         guard: wraps a hook so that no error of it reaches the loop.
+        starts: called when the step is entered, before any closure of it.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Steps:
         begins: Callable[[], None],
         ends: Callable[[bool], None],
         guard: Guard,
+        starts: Callable[[], None] | None = None,
     ) -> None:
-        self._begins, self._ends = begins, ends
+        self._begins, self._ends, self._starts = begins, ends, starts
         self._after_closure = guard(begins)
         self._frame: FrameType | None = None  # of the step being made, if one is
         self._has_closure = self._awaits_closure = False
@@ -64,6 +66,8 @@ class Steps:
         if self._frame is not None and is_running(self._frame):
             return None
         self._frame = sys._getframe(2)  # of the step that called the guard
+        if self._starts is not None:
+            self._starts()
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         self._has_closure = self._awaits_closure = callable(closure)
         if not callable(closure):

@@ -15,7 +15,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sgd_analysis import History, noise_of_ranks, record
 
 N_RANKS = 2
-KEPT = ["plain", "accumulated", "bucket views", "bucket views, accumulated and zeroed"]
+KEPT = [
+    "plain",
+    "accumulated",
+    "accumulated, averaged in each pass",
+    "accumulated, averaged and zeroed in each pass",
+    "bucket views",
+    "bucket views, accumulated and zeroed",
+]
 
 WORKER = """
 import contextlib
@@ -61,6 +68,7 @@ def train(
     n_steps=N_STEPS,
     steps_per_epoch=STEPS_PER_EPOCH,
     reduction="mean",
+    averages_each_pass=False,
 ):
     criterion = torch.nn.MSELoss(reduction=reduction)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -72,7 +80,8 @@ def train(
         optimizer.zero_grad(set_to_none=set_to_none)
         printed = 0.0
         for i, (some_x, some_y) in enumerate(zip(x.chunk(n_parts), y.chunk(n_parts), strict=True)):
-            with model.no_sync() if i + 1 < n_parts else contextlib.nullcontext():
+            averages = averages_each_pass or i + 1 == n_parts
+            with contextlib.nullcontext() if averages else model.no_sync():
                 loss = criterion(model(some_x), some_y)
                 (loss / n_parts).backward()
             printed += loss.item() / n_parts
@@ -100,7 +109,10 @@ def compare(name, settings, bucket_views=False, **loop):
         "history": recorder.history,
         "gathered while recording": gathered_while_recording,
         "gathered": recorder.gather(),
-        "hooks": sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()),
+        "hooks": sum(
+            len(p._post_accumulate_grad_hooks or ()) + len(p._backward_hooks or ())
+            for p in model.parameters()
+        ),
     }
 
 
@@ -115,6 +127,14 @@ compare(
     n_parts=3,
     set_to_none=False,
 )
+for name, set_to_none in (("averaged", True), ("averaged and zeroed", False)):
+    compare(
+        f"accumulated, {name} in each pass",
+        {"weights": True},
+        n_parts=3,
+        set_to_none=set_to_none,
+        averages_each_pass=True,
+    )
 compare("none", {"gradients": "none"})
 
 
@@ -211,11 +231,11 @@ for name, n_steps, steps_per_epoch in [("steps", 4 + rank, 3), ("epochs", 4, 3 -
     recorder.close()
 
 
-def failing(self, parameter):
+def failing(self, known, gradient):
     raise RuntimeError("made to fail")
 
 
-processes.LocalGradients._copy = failing
+processes.LocalGradients._arrives = failing
 results["failing"] = {}
 try:
     results["failing"]["seen"], recorder = train(DistributedDataParallel(new_model()), {})
