@@ -98,7 +98,6 @@ def _build(
         start = f"{prefix}{name}."
         found = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
         parts[name] = Vectors(**found) if found else None
-    also = {name: arrays.get(f"{prefix}also.{name}") for name in NAMES}
     evaluated = zip(
         description.get("evaluated", ()), arrays.get(f"{prefix}evaluated", ()), strict=True
     )
@@ -106,11 +105,16 @@ def _build(
     return make(
         **parts,
         n_epochs=description["n_epochs"],
-        also={name: array for name, array in also.items() if array is not None},
+        also=_also(arrays, prefix),
         evaluated=dict(evaluated),
         metadata=description["metadata"],
         ranks=tuple(_build(make, d, arrays, f"{prefix}rank{r}.") for r, d in ranks),
     )
+
+
+def _also(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    keys = {name: f"{prefix}also.{name}" for name in NAMES}
+    return {name: arrays[key] for name, key in keys.items() if key in arrays}
 
 
 def _upgrade(description: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") -> None:

@@ -40,6 +40,16 @@ def check_kinds(
                 "recorded all the same, and n_samples=, or recorder.observe(loss, n_samples) in "
                 "the loop, tells the number of samples"
             )
+    _check_n_samples(n_samples)
+    if gradients not in ("auto", "norms", "none"):
+        raise ValueError(f'gradients must be "auto", "norms" or "none", got {gradients!r}')
+    if not isinstance(weights, bool):
+        raise TypeError(f"weights must be True or False, got {weights!r}")
+    if history is not None and not isinstance(history, History):
+        raise TypeError(f"history must be a History, got {kind_of(history)}")
+
+
+def _check_n_samples(n_samples: object) -> None:
     if n_samples is not None and not callable(n_samples):
         if isinstance(n_samples, bool) or not isinstance(n_samples, Real):
             raise TypeError(
@@ -48,12 +58,6 @@ def check_kinds(
                 f"len(targets), got {n_samples!r}"
             )
         positive_number("n_samples", float(n_samples))
-    if gradients not in ("auto", "norms", "none"):
-        raise ValueError(f'gradients must be "auto", "norms" or "none", got {gradients!r}')
-    if not isinstance(weights, bool):
-        raise TypeError(f"weights must be True or False, got {weights!r}")
-    if history is not None and not isinstance(history, History):
-        raise TypeError(f"history must be a History, got {kind_of(history)}")
 
 
 def _check_optimizer(optimizer: object) -> None:
@@ -100,25 +104,43 @@ def names_of_parameters(named: object, optimizer: torch.optim.Optimizer) -> dict
     """
     if named is None:
         return {}
-    pairs = list(named) if isinstance(named, Iterable) else [named]
-    names: dict[Tensor, str] = {}
-    for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(
-                "named_parameters must be pairs of a name and a parameter, as "
-                f"model.named_parameters() gives them, got {pair!r}"
-            )
-        names.setdefault(pair[1], pair[0])  # of several names for one, the first
-    known = [p for group in optimizer.param_groups for p in group["params"]]
+    names = _names(list(named) if isinstance(named, Iterable) else [named])
+    known = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     if unnamed := [p for p in known if p not in names]:
         raise ValueError(
             f"named_parameters must name all of the optimizer's {len(known)} parameters, and "
             f"{len(unnamed)} have no name, one of shape {tuple(unnamed[0].shape)} the first"
         )
-    ours = {parameter: names[parameter] for parameter in known}
-    twice = sorted(name for name, n in Counter(ours.values()).items() if n > 1)
-    if twice:
+    _check_differ([names[parameter] for parameter in known])
+    return names
+
+
+def _check_differ(names: Iterable[str]) -> None:
+    """Raise unless each parameter has a name of its own.
+
+    Raises:
+        ValueError: if two have the same.
+    """
+    if twice := [name for name, n_times in Counter(names).items() if n_times > 1]:
         raise ValueError(f"named_parameters must give each its own name, got {twice[0]!r} twice")
+
+
+def _names(pairs: Iterable[object]) -> dict[Tensor, str]:
+    """Return the first name that pairs of a name and a parameter have for each.
+
+    Raises:
+        TypeError: if one is no such pair.
+    """
+    names: dict[Tensor, str] = {}
+    for pair in pairs:
+        match pair:
+            case (str(name), Tensor() as parameter):
+                names.setdefault(parameter, name)
+            case _:
+                raise TypeError(
+                    "named_parameters must be pairs of a name and a parameter, as "
+                    f"model.named_parameters() gives them, got {pair!r}"
+                )
     return names
 
 

@@ -68,12 +68,11 @@ class Attachment:
         self._n_before = rows.n_steps  # those of the recording it continues
         self._has_ended = False  # whether the step whose row is the last one has
         self._guard = guard = Guard(self._failed)
-        sums = [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]
         of_calls = callable(n_samples) and bool(criteria)  # and not of passes
         sizes = None if of_calls else PassSizes(n_samples, messages.unknown_size_of_pass, guard)
         measure = self._norm_of_gradients if "unclipped_norm" in also else None
         self.losses = losses = SeenLosses(
-            sums, sizes, guard, from_criteria=from_criteria, measure=measure
+            _are_sums(criteria), sizes, guard, from_criteria=from_criteria, measure=measure
         )
         self._updates = Updates(parameters) if "update_norm" in also else None
         self._local = LocalGradients(guard) if watches_local else None
@@ -208,3 +207,7 @@ class Attachment:
 
     def _failed(self, error: Exception) -> None:
         self._messages.failure(self._rows.n_steps, error)
+
+
+def _are_sums(criteria: Sequence[nn.Module]) -> list[bool]:
+    return [getattr(criterion, "reduction", "mean") == "sum" for criterion in criteria]

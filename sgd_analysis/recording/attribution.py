@@ -123,9 +123,7 @@ class SeenLosses:
         used = passes.used_by(gradients)
         if self._measure is not None:
             self.unclipped = used[-1].norm if used else math.nan
-        observed = [seen for one in used for seen in one.observed]
-        if passes.observed is not None and not observed:
-            observed = [passes.observed]
+        observed = passes.observed_of(used)
         self._n_steps += 1
         if self._n_steps == 1:
             self._first_unobserved = not observed and bool(used)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,19 +25,21 @@ def objective(roots: Sequence[Any], seeds: Sequence[Tensor | None], scale: Value
 
     The factor of a GradScaler, `scale`, is taken out of it.
     """
-    if len(roots) == 1 and scale is WHOLE and type(roots[0]) is Tensor:
-        return _inner_product(roots[0], seeds[0])  # most often
-    total: Value | None = None
-    for root, seed in zip(roots, seeds, strict=True):
-        if not isinstance(root, Tensor):
-            return math.nan  # an edge of the graph, whose value is gone
-        unscaled = None if scale is WHOLE else backward.before_scaling(root)
-        plain = root if unscaled is None else unscaled
-        value = _inner_product(on_this_process(plain), seed)
-        if scale is not WHOLE and unscaled is None:
-            value = value / scale
-        total = value if total is None else total + value
-    return math.nan if total is None else total
+    if len(roots) == 1:
+        return _unscaled(roots[0], seeds[0], scale)
+    values = [_unscaled(*pair, scale) for pair in zip(roots, seeds, strict=True)]
+    return functools.reduce(operator.add, values) if values else math.nan
+
+
+def _unscaled(root: Any, seed: Tensor | None, scale: Value) -> Value:
+    if not isinstance(root, Tensor):
+        return math.nan  # an edge of the graph, whose value is gone
+    if scale is WHOLE:
+        return _inner_product(on_this_process(root), seed)
+    before = backward.before_scaling(root)
+    if before is None:
+        return _inner_product(on_this_process(root), seed) / scale
+    return _inner_product(on_this_process(before), seed)
 
 
 def scale_of(roots: Sequence[Any]) -> Value:

@@ -51,7 +51,8 @@ class Parameters:
             found = [parameter for group in groups for parameter in group["params"]]
         if len(found) != len(known) or not all(map(operator.is_, found, known)):
             return True
-        return bool(found) and _kind(found[0]) != self._kind  # model.double(), model.to(device)
+        # By model.double(), or model.to(device):
+        return bool(found) and (found[0].dtype, found[0].is_cpu) != self._kind
 
     def follow(self) -> None:
         """Take the parameters as they are now."""
@@ -59,7 +60,8 @@ class Parameters:
         self._present = [parameter for group in groups for parameter in group["params"]]
         self._removed = set(self.seen) - set(self._present)
         self.seen = list(dict.fromkeys([*self.seen, *self._present]))
-        self._kind = _kind(self._present[0]) if self._present else None
+        first = self._present[0] if self._present else None
+        self._kind = None if first is None else (first.dtype, first.is_cpu)
         if self.is_sharded:
             self.shards = shards.shards_of(self.seen)
         self.sizes = self._sizes()
@@ -115,7 +117,3 @@ class Parameters:
 
     def _present_versions(self) -> list[int]:
         return [parameter._version for parameter in self._present]
-
-
-def _kind(parameter: Tensor) -> tuple[torch.dtype, bool]:
-    return parameter.dtype, parameter.is_cpu

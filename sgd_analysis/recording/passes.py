@@ -186,6 +186,11 @@ class Passes:
             return []  # gradients of several passes, put together by the loop
         return self.counted
 
+    def observed_of(self, used: Sequence[Pass]) -> list[Observed]:
+        """Return what the loop has told of these passes; or else what waits for one."""
+        observed = [seen for one in used for seen in one.observed]
+        return [self.observed] if self.observed is not None and not observed else observed
+
     def _calls_below(self, roots: Sequence[Any]) -> list[Call]:
         """Return the calls that a pass from these roots goes through; they wait no more."""
         waiting, root = self._calls, roots[0]

@@ -36,14 +36,20 @@ class PathSum:
     ) -> None:
         """Add one step's gradient times its weight."""
         self._sums += [_zeros(parameter) for parameter in parameters[len(self._sums) :]]
-        pairs = [pair for pair in zip(self._sums, gradients, strict=True) if pair[1] is not None]
-        totals = [total for total, _ in pairs]
-        parts = [p.detach() if p.requires_grad else p for _, p in pairs if p is not None]
+        totals, parts = self._with_sums(gradients)
         if isinstance(weight, Tensor):
             for total, part in zip(totals, parts, strict=True):
                 total.add_(part * weight.to(part.device))
-        elif pairs:
+        elif parts:
             torch._foreach_add_(totals, parts, alpha=weight)
+
+    def _with_sums(self, gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+        totals, parts = [], []
+        for total, part in zip(self._sums, gradients, strict=True):
+            if part is not None:
+                totals.append(total)
+                parts.append(part.detach() if part.requires_grad else part)
+        return totals, parts
 
     def spoil(self) -> None:
         """Make the sum nan: it is not that of the steps any more."""

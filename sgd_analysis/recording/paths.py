@@ -74,22 +74,31 @@ class Paths:
         """
         if self._sum is None or not self.has_present_epoch:
             self._begin(step)
-        total = self._sum
-        assert total is not None
-        if isinstance(total, BlockSum):
-            total.write(step, gradients)
+        if isinstance(self._sum, BlockSum):
+            self._sum.write(step, gradients)
             return None
+        assert self._sum is not None
+        size = norm(gradients)
         if self._end != step:  # an interrupt has left half of a step in it, or one too many
-            total.spoil()
+            self._sum.spoil()
         self._end = -1
-        size, weight = norm(gradients), seen.weight
+        if skipped is not True:
+            self._add(self._sum, gradients, seen.weight, skipped)
+        self._end = step + 1
+        return size
+
+    def _add(
+        self,
+        total: PathSum,
+        gradients: Sequence[Tensor | None],
+        weight: Value,
+        skipped: Value,
+    ) -> None:
         if isinstance(skipped, Tensor):
             weight = torch.where(skipped, 0.0, weight)
             gradients = [g if g is None else torch.where(skipped, 0.0, g) for g in gradients]
-        if not (skipped is True or (not isinstance(weight, Tensor) and weight == 0)):
+        if isinstance(weight, Tensor) or weight != 0:
             total.add(gradients, self._parameters, weight)
-        self._end = step + 1
-        return size
 
     def store(self, n_steps: int) -> None:
         """Measure the gradients of the first n_steps that still wait for it."""

@@ -105,26 +105,44 @@ class Rows:
         step = self._columns.n_rows
         if step >= self._room and self.full_at is None:
             self.full_at = step
-        fits = self.full_at is None
         marks = _marks(seen, skipped, unclipped)
         # What may fail, for want of memory or by an interrupt, comes first: the row is there when
         # the columns have it, and no half of one is left behind.
-        if fits and self._weights is not None:
-            self._weights.write(step, self._parameters)
-        if fits and self._norms is not None:
-            self._norms.write(step, gradients)
-        whole = fits and self._whole  # norms are computed for many steps, later
-        if self._local is not None:
-            if whole:
-                self._local.write(step, local)
-            else:
-                marks.append(("local_norm", norm(local)))
-        if self._gradients is not None and self._paths is not None:
-            if whole:
-                self._gradients.write(step, gradients)
-            elif (size := self._paths.add(step, gradients, seen, skipped)) is not None:
-                marks.append(("norm", size))
+        if self.full_at is None:
+            self._keep(step, gradients, local)
+        if self.full_at is not None or not self._whole:
+            marks += self._measure(step, gradients, local, seen, skipped)
         self._columns.append((seen.loss, seen.n_samples, seen.denominator, *step_sizes), marks)
+
+    def _keep(
+        self, step: int, gradients: Sequence[Tensor | None], local: Sequence[Tensor | None]
+    ) -> None:
+        if self._weights is not None:
+            self._weights.write(step, self._parameters)
+        if self._norms is not None:
+            self._norms.write(step, gradients)
+        if not self._whole:
+            return
+        if self._local is not None:  # norms are computed for many steps, later
+            self._local.write(step, local)
+        if self._gradients is not None:
+            self._gradients.write(step, gradients)
+
+    def _measure(
+        self,
+        step: int,
+        gradients: Sequence[Tensor | None],
+        local: Sequence[Tensor | None],
+        seen: StepLoss,
+        skipped: Value,
+    ) -> Marks:
+        """Return the norms of a step's vectors, and add the gradient to the path of its epoch."""
+        marks: Marks = [] if self._local is None else [("local_norm", norm(local))]
+        if self._paths is not None:
+            size = self._paths.add(step, gradients, seen, skipped)
+            if size is not None:
+                marks.append(("norm", size))
+        return marks
 
     def step_ends(self, update: Value) -> None:
         """Note how far the step whose row was added last has moved the weights."""
@@ -173,26 +191,30 @@ class Rows:
 
     def _begin_with(self, history: History) -> None:
         columns = _columns_of(history)
-        kinds = [
+        for name, kept, vectors in (
             ("norm", self._gradients, history.gradients),
             ("local_norm", self._local, history.local_gradients),
-        ]
-        for name, kept, vectors in kinds:
+        ):
             if kept is not None and vectors is not None:
                 kept.begin_with(vectors.kept)
                 columns[name] = vectors.norm
-        if self._weights is not None and history.kept_weights is not None:
-            self._weights.begin_with(history.kept_weights)
-        if self._norms is not None and BY_PARAMETER in history.also:
-            self._norms.begin_with(history.also[BY_PARAMETER])
-        # Only the vectors of the first steps are kept: where some are missing, no more can follow.
-        n_kept = min((len(kept.rows) for kept in self._whole_kinds()), default=history.n_steps)
-        if n_kept < history.n_steps:
-            self.full_at = n_kept
+        for rows, before in (
+            (self._weights, history.kept_weights),
+            (self._norms, history.also.get(BY_PARAMETER)),
+        ):
+            if rows is not None and before is not None:
+                rows.begin_with(before)
+        self._limit(history.n_steps)
         self._columns.extend(columns, history.step_size, history.epoch, history.n_epochs)
         if self._paths is not None and history.gradients is not None:
             epoch = int(history.epoch[-1]) - self._columns.first_epoch
             self._paths.begin_with(history.gradients, epoch)
+
+    def _limit(self, n_steps: int) -> None:
+        # Only the vectors of the first steps are kept: where some are missing, no more can follow.
+        n_kept = min((len(kept.rows) for kept in self._whole_kinds()), default=n_steps)
+        if n_kept < n_steps:
+            self.full_at = n_kept
 
     def _resolve(self) -> None:
         self._columns.resolve()

@@ -52,8 +52,10 @@ class StandIn(Generic[Listener]):
         return bool(self._listeners)
 
     def __iter__(self) -> Iterator[Listener]:
-        found = [known() for known in self._listeners]
-        return iter([listener for listener in found if listener is not None])
+        for known in self._listeners:
+            listener = known()
+            if listener is not None:
+                yield listener
 
     def _forget(self, gone: weakref.ref[Listener]) -> None:
         with self._lock:

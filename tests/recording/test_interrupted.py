@@ -76,6 +76,7 @@ def run(at, **settings):
 SETTINGS = {
     "whole": {},
     "norms": {"gradients": "norms"},
+    "all there is": {"also": ("unclipped_norm", "update_norm", "norms_by_parameter")},
     "little memory": {"memory": 4 * 9 * 4, "weights": False},
 }
 
@@ -105,3 +106,14 @@ def test_a_row_is_there_whole_or_not_at_all(settings):
         for e, norm in enumerate(history.path_gradient_norm):
             path = gradients[history.epoch == e].mean(axis=0)
             assert np.isnan(norm) or abs(norm / np.linalg.norm(path) - 1) < 1e-4, at
+        if "also" in settings:
+            by_parameter = np.linalg.norm(history.norms_by_parameter, axis=1)
+            assert_allclose(by_parameter, norms, rtol=1e-5, err_msg=str(at))
+            # These were measured at another moment than the row was made, or not at all.
+            for found, expected in (
+                (history.unclipped_norm, norms),
+                (history.update_norm, 0.1 * norms),
+            ):
+                known = ~np.isnan(found)
+                assert (~known).sum() <= 1, at
+                assert_allclose(found[known], expected[known], rtol=1e-4, err_msg=str(at))

@@ -171,6 +171,9 @@ def tensor_parallel(model):
     return parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
 
 
+ALSO = ("unclipped_norm", "update_norm", "norms_by_parameter")
+
+
 def batches_of(parallelize):
     if parallelize is not tensor_parallel:
         return zip(inputs, targets, strict=True)
@@ -228,7 +231,7 @@ for parallelize in (fully_sharded, tensor_parallel, DistributedDataParallel):
     results[parallelize.__name__] = {
         "unrecorded": sharded(parallelize, None),
         "auto": sharded(parallelize, "auto", weights=True),
-        "norms": sharded(parallelize, "norms"),
+        "norms": sharded(parallelize, "norms", also=ALSO),
     }
 
 # Without averaging, so that the ranks need not make as many steps.
@@ -414,6 +417,20 @@ class TestShardedParameters:
         assert seen["history"].gradient.shape[1] < width  # a rank has its shards only
         widths = [rank[run]["auto"]["history"].gradient.shape[1] for rank in ranks]
         assert sum(widths) == width + 2 * (run == "tensor_parallel")  # a bias that both have
+
+    @pytest.mark.parametrize("run", [*SHARDED, "DistributedDataParallel"])
+    def test_what_else_is_asked_for_is_that_of_whole_parameters(self, ranks, run):
+        seen = ranks[0][run]["norms"]
+        gathered = seen["gathered"]
+        norms = [[gradient.norm() for gradient in step] for step in seen["gradients"]]
+        assert_allclose(gathered.norms_by_parameter, norms, rtol=1e-10)
+        assert_allclose(gathered.unclipped_norm, np.linalg.norm(norms, axis=1), rtol=1e-10)
+        weights = np.array([np.concatenate([p.ravel() for p in w]) for w in seen["weights"]])
+        weights = np.vstack([weights, np.concatenate([p.ravel() for p in seen["end"]])])
+        moves = np.linalg.norm(np.diff(weights, axis=0), axis=1)
+        assert_allclose(gathered.update_norm, moves, rtol=1e-10)
+        sizes = [where.stop - where.start for where in gathered.parameter_names.values()]
+        assert sizes == [p.numel() for p in seen["end"]]
 
     def test_ranks_with_batches_of_their_own_are_added_up(self, ranks):
         gathered = ranks[0]["fully_sharded"]["auto"]["gathered"]
