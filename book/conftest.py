@@ -68,6 +68,7 @@ class PageItem(NotebookItem):
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("nbmake.nb_run.nbformat", jupytext)  # whose read() knows Markdown, too
+            patch.setenv("MATPLOTLIBRC", str(Path(__file__).with_name("matplotlibrc")))
             result = run.execute()
         error = result.error or warning_in(result.nb)
         if error:

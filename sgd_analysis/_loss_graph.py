@@ -35,6 +35,7 @@ _OF_ELEMENTS = {
     "SoftMarginLossBackward0",
 }
 _OF_VECTORS = {"MultiMarginLossBackward0", "MultilabelMarginLossBackward0"}
+_LOSSES = _OF_CLASSES | _OF_ELEMENTS | _OF_VECTORS
 # Nodes of a model that keep its rows: what is one sample above is one below.
 _OF_ROWS = _OF_CLASSES | {
     "AddBackward0",
@@ -78,7 +79,7 @@ class Reduced(NamedTuple):
     rows: frozenset[int]  # the numbers of nodes whose results have the same rows
 
 
-def reductions_below(losses: Iterable[Any]) -> list[Reduced]:
+def reductions_below(losses: Sequence[Any]) -> list[Reduced]:
     """Return the mean over the batch that losses are, or several of the same sizes; else nothing.
 
     Penalties, factors and divisions do not count. The denominator of a loss over classes is the
@@ -89,8 +90,12 @@ def reductions_below(losses: Iterable[Any]) -> list[Reduced]:
 
     Nothing waits for a device, and nothing is computed anew that a checkpoint has dropped.
     """
+    nodes: list[Any] = [getattr(loss, "grad_fn", None) for loss in losses]
     try:
-        parts = list(_parts(getattr(loss, "grad_fn", None) for loss in losses))
+        if len(nodes) == 1 and (name := _name(nodes[0])) in _LOSSES:  # most often
+            part = _reduced(nodes[0], name)
+            return [] if part is None else [part]
+        parts = list(_parts(nodes))
     except RuntimeError:  # the graph is gone: backward() will say so
         return []
     found = [part for part in parts if part is not None and part.is_known]
@@ -189,46 +194,42 @@ def _of_rows(
     is_sum: bool = False,
     is_known: bool = False,
 ) -> Reduced:
-    """Return what reduces a tensor of that shape, whose number of samples is nan if unsure."""
-    below = _with_the_same_rows(node)
-    n_samples = float(shape[0]) if shape else 1.0
-    if len(shape) == 3 or (shape and any(_flattens(one, shape) for one in below)):
-        n_samples = math.nan  # sequences, maybe with time first
-    rows = frozenset(one._sequence_nr() for one in below)
-    return Reduced(node, denominator, n_samples, is_sum, is_known, rows)
+    """Return what reduces a tensor of that shape, whose number of samples is nan if unsure.
 
-
-def _with_the_same_rows(node: Any) -> list[Any]:
-    """Return the nodes of the model below one, as far as what is a row of one is one of another."""
-    nodes = []
+    The nodes below it are gone through as far as what is a row of one is a row of the next.
+    """
+    whole = node
+    rows, is_sure = [], len(shape) != 3  # or else sequences, maybe with time first
     for _ in range(_DEPTH):
-        node = _below(node)
-        name = _name(node)
+        node, name = _below(node)
         if node is None or name == "AccumulateGrad":  # of a parameter
             break
-        nodes.append(node)
-        if name not in _OF_ROWS and name not in _RESHAPES:
+        rows.append(node._sequence_nr())
+        if name in _RESHAPES:
+            is_sure = is_sure and not _flattens(node._saved_self_sym_sizes, shape)
+        elif name not in _OF_ROWS:
             break
-    return nodes
+    n_samples = 1.0 if not shape else float(shape[0]) if is_sure else math.nan
+    return Reduced(whole, denominator, n_samples, is_sum, is_known, frozenset(rows))
 
 
-def _flattens(node: Any, shape: Sequence[int]) -> bool:
-    """Return whether a node makes rows of the steps of sequences."""
-    if _name(node) not in _RESHAPES:
-        return False
-    before = node._saved_self_sym_sizes
-    if len(before) > 2 and before[0] != shape[0]:
+def _flattens(before: Sequence[int], shape: Sequence[int]) -> bool:
+    """Return whether a tensor's rows are the steps of sequences that it had before a reshape."""
+    if len(before) > 2 and shape and before[0] != shape[0]:
         return True
     return len(before) == 3 and 1 in before and math.prod(before) == math.prod(shape)
 
 
-def _below(node: Any) -> Any:
-    """Return the node of what a node works on, that of a weight or a bias left aside."""
-    below = [one for one, _ in node.next_functions if one is not None]
-    # The activation of a linear layer is followed by its weight, and may follow its bias.
-    if _name(node) == "AddmmBackward0":
-        return node.next_functions[1][0]
-    return below[0] if below else None
+def _below(node: Any) -> tuple[Any, str]:
+    """Return the node of what one works on, weights and biases left aside, and its name."""
+    below = node.next_functions
+    if type(node).__name__ == "AddmmBackward0":  # the activation comes between bias and weight
+        found = below[1][0]
+        return found, type(found).__name__
+    for found, _ in below:
+        if found is not None:
+            return found, type(found).__name__
+    return None, ""
 
 
 def _name(node: Any) -> str:

@@ -32,10 +32,10 @@ INTRODUCTION = """\
 *This is a page of* {title}*, version {version}, with what its cells gave when the book was built.*
 
 To run it, install the book's package with what the notebooks need besides. Its [wheel]({wheel})
-lies beside this notebook, on the book's site and in the archive of all notebooks:
+lies {place}, on the book's site and in the archive of all notebooks:
 
 ```
-python -m pip install "./{wheel}[notebooks]"
+python -m pip install "{wheel}[notebooks]"
 ```
 
 On Linux, this brings 5.5 GB of CUDA along; where there is no GPU, first install PyTorch alone, with
@@ -55,12 +55,14 @@ def companions(book: Path, cells: str = "") -> list[str]:
     return ["matplotlibrc", *(name for name in names if f'"{name}"' in cells)]
 
 
-def introduction(app: Sphinx, cells: str) -> str:
+def introduction(app: Sphinx, page: str, cells: str) -> str:
+    depth = page.count("/") - 1  # of its folder below that of the chapters
     found = [f"`{name}`" for name in companions(Path(app.confdir, "book"), cells)]
     return INTRODUCTION.format(
         title=app.config.html_title,
         version=package_version(Path(app.confdir)),
-        wheel=wheel_name(app),
+        wheel=("../" * depth or "./") + wheel_name(app),
+        place="in the folder above" if depth else "beside this notebook",
         beside=f"{' and '.join(found)} {'have' if len(found) > 1 else 'has'}",
     )
 
@@ -125,7 +127,7 @@ def write_notebook(
         notebook = plain_notebook(
             notebook,
             names(app, page),
-            introduction=introduction(app, cells),
+            introduction=introduction(app, page, cells),
             tidy_svg=tidy_svg,
         )
     except (UnknownMarkupError, KeyError) as error:
@@ -159,11 +161,12 @@ def offer_package(app: Sphinx, exception: Exception | None) -> None:
     root, folder = Path(app.confdir), Path(app.outdir, "_sources/book")
     if exception or app.builder.name != "html" or not Path(root, "pyproject.toml").exists():
         return
-    cells = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.ipynb"))
-    for name in companions(root / "book", cells.replace('\\"', '"')):
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / "book" / name, target)
+    for beside in {path.parent for path in folder.rglob("*.ipynb")} | {folder}:
+        cells = "".join(path.read_text(encoding="utf-8") for path in beside.glob("*.ipynb"))
+        for name in companions(root / "book", cells.replace('\\"', '"')):
+            target = beside / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / "book" / name, target)
     build_wheel(root, folder)
     pack(folder, Path(app.outdir, "_sources", NOTEBOOKS), written(app))
 

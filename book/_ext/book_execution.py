@@ -141,6 +141,8 @@ class PageClient(NotebookClientDirect):
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     PageClient.app = app
+    # Matplotlib looks for it beside a page, and then here: pages in folders have the same style.
+    os.environ["MATPLOTLIBRC"] = str(Path(app.confdir, "book", "matplotlibrc"))
     myst_nb.core.execute.NotebookClientDirect = PageClient
     # After whoever else may still change the list of pages to read.
     app.connect("env-before-read-docs", execute_ahead, priority=900)

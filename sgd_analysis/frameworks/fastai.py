@@ -33,11 +33,11 @@ class RecorderCallback(RecordsFits, Callback):
 
     def before_fit(self) -> None:
         """Attach to the optimizer, torch's own where it is one."""
-        optimizer = self.learn.opt
+        optimizer, named = self.learn.opt, self.learn.model.named_parameters()
         if isinstance(optimizer, OptimWrapper):
-            self._begin([optimizer.opt])
+            self._begin([optimizer.opt], named)
         else:
-            self._begin_to_follow(optimizer, "step", self._groups)
+            self._begin_to_follow(optimizer, "step", self._groups, named)
 
     def after_train(self) -> None:
         """End the epoch."""

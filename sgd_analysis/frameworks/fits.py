@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sgd_analysis.frameworks.following import follower_of
 from sgd_analysis.history.history import History
@@ -52,24 +52,37 @@ class RecordsFits:
         """What was recorded of each optimizer."""
         return [recorder.history for recorder in self.recorders]
 
-    def _begin(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    def _begin(
+        self,
+        optimizers: Iterable[torch.optim.Optimizer],
+        named_parameters: Iterable[tuple[str, Tensor]],
+    ) -> None:
+        """Attach to the optimizers, whose parameters have these names."""
         self._open.close()  # what was never ended
-        self._attach(optimizers)
+        self._attach(optimizers, named_parameters)
 
     def _begin_to_follow(
-        self, optimizer: Any, method: str, groups: Callable[[], list[dict[str, Any]]]
+        self,
+        optimizer: Any,
+        method: str,
+        groups: Callable[[], list[dict[str, Any]]],
+        named_parameters: Iterable[tuple[str, Tensor]],
     ) -> None:
         """Attach to an optimizer that is not torch's: see `Follower`."""
         self._open.close()
         follower = follower_of(optimizer, method, groups)
         self._open.callback(follower.leave)
-        self._attach([follower])
+        self._attach([follower], named_parameters)
 
-    def _attach(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-        self.recorders = []
+    def _attach(
+        self,
+        optimizers: Iterable[torch.optim.Optimizer],
+        named_parameters: Iterable[tuple[str, Tensor]],
+    ) -> None:
+        self.recorders, settings = [], {"named_parameters": [*named_parameters]} | self._settings
         try:
             for optimizer in optimizers:
-                recorder = record(optimizer, *self._criteria, **self._settings)
+                recorder = record(optimizer, *self._criteria, **settings)
                 self.recorders.append(self._open.enter_context(recorder))
         except BaseException:
             self._open.close()

@@ -66,7 +66,8 @@ class RecorderCallback(RecordsFits, Callback):
                 "the optimizer must neither scale losses nor accumulate gradients by itself, which "
                 f"cannot be seen from outside, got {kind_of(optimizer)}"
             )
-        self._begin_to_follow(optimizer, "apply", self._groups)
+        named = [(variable.path, variable.value) for variable in self.model.trainable_variables]
+        self._begin_to_follow(optimizer, "apply", self._groups, named)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """End the epoch, and add what is known of it to the logs."""

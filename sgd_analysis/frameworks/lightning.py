@@ -63,7 +63,7 @@ class RecorderCallback(RecordsFits, Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach to the optimizers."""
-        self._begin(trainer.optimizers)
+        self._begin(trainer.optimizers, pl_module.named_parameters())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the epoch, and log what is known of it."""

@@ -46,9 +46,9 @@ class RecorderCallback(RecordsFits, TrainerCallback):
         super().__init__(*criteria, **settings)
         self._trainer = trainer
 
-    def on_train_begin(self, *state: Any, optimizer: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, *state: Any, model: Any, optimizer: Any, **kwargs: Any) -> None:
         """Attach to the optimizer, which is inside of accelerate's."""
-        self._begin([getattr(optimizer, "optimizer", optimizer)])
+        self._begin([getattr(optimizer, "optimizer", optimizer)], model.named_parameters())
 
     def on_epoch_end(self, *state: Any, **kwargs: Any) -> None:
         """End the epoch, and log what is known of it."""

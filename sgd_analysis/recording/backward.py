@@ -125,34 +125,30 @@ def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
             or getattr(_of_thread, "told", None) is roots  # by one of ours that someone has wrapped
         ):
             return run(roots, seeds, *args, **kwargs)
+        told = list(_listeners)
         try:
             _of_thread.told = roots
-            _tell("begins", roots, seeds)
+            compiler = set_eval_frame(None)  # nothing that it calls is compiled,
+            try:
+                for listener in told:
+                    listener.begins(roots, seeds)
+            finally:
+                set_eval_frame(compiler)
             result = run(roots, seeds, *args, **kwargs)
         finally:
             _of_thread.told = None
-        _tell("ends")
+        compiler = set_eval_frame(None)  # whatever the code around it is
+        try:
+            for listener in told:
+                listener.ends()
+        finally:
+            set_eval_frame(compiler)
         return result
 
-    untouched: Any = _uncompiled(run_backward)
+    # Compiled code may call it, after a break of its graph: it is not to be compiled with it.
+    untouched: Any = torch.compiler.disable(run_backward, recursive=False)
     untouched.is_ours = True
     return untouched  # type: ignore[no-any-return]
-
-
-def _uncompiled(function: Callable[..., Any]) -> Any:
-    """Return a function that compiled code calls after a break of its graph, and leaves alone."""
-    return torch.compiler.disable(function, recursive=False)
-
-
-@_uncompiled
-def _tell(what: str, *of: Any) -> None:
-    """Tell each of them; nothing that it calls is compiled, whatever the code around it is."""
-    compiler = set_eval_frame(None)
-    try:
-        for listener in _listeners:
-            getattr(listener, what)(*of)
-    finally:
-        set_eval_frame(compiler)
 
 
 def _remembering(scale: Callable[..., Any]) -> Callable[..., Any]:

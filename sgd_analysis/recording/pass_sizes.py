@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +35,7 @@ class PassSizes:
         self._failed = failed
         self._guard = guard
 
-    def __call__(self, roots: Iterable[Any]) -> list[Call]:
+    def __call__(self, roots: Sequence[Any]) -> list[Call]:
         """Return the calls for a pass from these roots."""
         if self._given is None:
             return [self._of(found) for found in reductions_below(roots)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import sys
-import weakref
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,30 +27,32 @@ def has_several_processes() -> bool:
 
 
 class LocalGradients:
-    """This process's own gradients, copied before they are accumulated and averaged.
+    """This process's own gradients, copied as they are accumulated, before they are averaged.
 
-    Those of several passes are added up here: where each pass is averaged, `.grad` holds what the
-    other processes have computed, too, when the next one is added to it.
+    What `.grad` holds when a pass begins may be averaged already: then the pass's own gradient is
+    added to the own ones before.
 
     Args:
         guard: wraps a hook so that no error of it reaches the loop.
     """
 
     def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._arrived: dict[Tensor, Tensor] = {}  # of the pass that is running
+        self._before, self._after = guard(self._look), guard(self._copy)
         self._latest: dict[Tensor, Tensor] = {}
-        self._handles: dict[Tensor, tuple[Any, Any]] = {}
+        # Where a pass adds to a gradient: its own, and whether there is anything it is added to.
+        self._added: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        self._handles: dict[Tensor, list[Any]] = {}
 
     def watch(self, parameters: Sequence[Tensor]) -> None:
         """Watch these parameters from their next backward pass on."""
         for parameter in parameters:
             if parameter.requires_grad and parameter not in self._handles:
-                arrives = self._guard(partial(self._arrives, weakref.ref(parameter)))
-                self._handles[parameter] = (
-                    parameter.register_hook(arrives),
-                    parameter.register_post_accumulate_grad_hook(self._guard(self._accumulate)),
-                )
+                before: Any = functools.partial(self._before, parameter)
+                before.__torch_unserializable__ = True  # or pickling a tensor warns of it
+                self._handles[parameter] = [
+                    parameter.register_hook(before),
+                    parameter.register_post_accumulate_grad_hook(self._after),
+                ]
 
     def take(self, parameters: Sequence[Tensor]) -> list[Tensor | None]:
         """Return the gradients accumulated for the step that is made now, and forget them."""
@@ -59,27 +61,25 @@ class LocalGradients:
 
     def close(self) -> None:
         """Stop watching."""
-        for handles in self._handles.values():
-            for handle in handles:
-                handle.remove()
-        self._handles, self._arrived, self._latest = {}, {}, {}
+        for handle in itertools.chain(*self._handles.values()):
+            handle.remove()
+        self._handles, self._latest, self._added = {}, {}, {}
 
-    def _arrives(self, known: weakref.ref[Tensor], gradient: Tensor | None) -> None:
-        """Copy a gradient; `torch.autograd.grad` may have asked for it, and not accumulate it."""
-        parameter = known()
-        if parameter is None or gradient is None:
+    def _look(self, parameter: Tensor, gradient: Tensor) -> None:
+        there = parameter.grad
+        self._added.pop(parameter, None)  # what torch.autograd.grad had asked for
+        if there is not None:
+            held = (there._values() if there.is_sparse else there).any()
+            self._added[parameter] = gradient.detach().clone(), held
+
+    def _copy(self, parameter: Tensor) -> None:
+        if parameter.grad is None:
             return
-        own = gradient.detach().clone()
-        before = self._latest.get(parameter)
-        if before is not None and parameter.grad is not None:
-            accumulated = parameter.grad.detach()
-            if accumulated.is_sparse:
-                own = own + before if accumulated._nnz() else own
-            else:  # a loop may have cleared it to zeros
-                own = own + torch.where(accumulated.any(), before, torch.zeros_like(before))
-        self._arrived[parameter] = own
-
-    def _accumulate(self, parameter: Tensor) -> None:
-        arrived = self._arrived.pop(parameter, None)
-        if arrived is not None:
-            self._latest[parameter] = arrived
+        added, so_far = self._added.pop(parameter, None), self._latest.get(parameter)
+        if added is None:
+            own = parameter.grad.detach().clone()
+        else:
+            own, held = added
+            if so_far is not None:  # which counts unless it was cleared since, all zeros now
+                own = own + (so_far * held if own.is_sparse else torch.where(held, so_far, 0))
+        self._latest[parameter] = own

@@ -12,7 +12,7 @@ from sgd_analysis.recording.gradients import on_this_process
 from sgd_analysis.recording.marks import Mark
 
 _ENTRIES = 64  # of one gradient, that are compared
-_STEPS = 256  # at most, of the first epoch
+_STEPS = 16  # the first ones, at most
 _CLOSE = 1e-3  # more than rounding in half precision leaves of a few entries' ratio
 
 
@@ -26,7 +26,7 @@ class Rescaling:
     def __init__(self) -> None:
         self.looks = True
         self._before: tuple[Mark, Tensor, Value] | None = None
-        self._factors: list[Tensor] = []
+        self._factors: list[Value] = []
 
     def pass_ends(self, mark: Mark, scale: Value) -> None:
         """Take note of a gradient that a pass has left, multiplied by a GradScaler's scale."""
@@ -37,13 +37,7 @@ class Rescaling:
         """Compare it with what the step is given."""
         seen, self._before = self._before, None
         if seen is not None:
-            mark, before, scale = seen
-            after = before if mark.is_untouched else _entries(mark)
-            if after is not None and after.shape == before.shape:
-                factor = torch.dot(after, before) / torch.dot(before, before)
-                is_multiple = torch.dist(after, factor * before) < _CLOSE * after.norm()
-                scale = 1.0 if mark.is_untouched else scale
-                self._factors.append(torch.where(is_multiple, factor * scale, math.nan))
+            self._factors.append(1.0 if seen[0].is_untouched else _factor(*seen))
         self.looks = len(self._factors) < _STEPS
 
     def found(self) -> tuple[float, float] | None:
@@ -59,6 +53,16 @@ class Rescaling:
         least, most = min(factors), max(factors)
         is_same = most - least <= _CLOSE * most and abs(most - 1) > _CLOSE
         return (least, most) if is_same or most > 1 + _CLOSE else None
+
+
+def _factor(mark: Mark, before: Tensor, scale: Value) -> Value:
+    """Return what entries were multiplied by, besides a scaler's factor; nan if not all by one."""
+    after = _entries(mark)
+    if after is None or after.shape != before.shape:
+        return math.nan
+    factor = torch.dot(after, before) / torch.dot(before, before)
+    is_multiple = torch.dist(after, factor * before) < _CLOSE * after.norm()
+    return torch.where(is_multiple, factor * scale, math.nan)
 
 
 def _entries(mark: Mark) -> Tensor | None:

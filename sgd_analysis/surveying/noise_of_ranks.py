@@ -83,8 +83,7 @@ def noise_of_ranks(history: History, *, n_samples: float | None = None) -> Noise
         A `NoiseOfRanks`, one value a finished epoch. Σ is that of single samples and normalised
         by 1/N, as for `Survey.gradient_noise_scale`. A factor that the gradients of all ranks have
         in common (a GradScaler's) leaves the noise scale as it is, and changes the other two.
-        What is accumulated before a step counts as one batch, if all backward passes but the last
-        are made under `no_sync()`: a gradient that is averaged in between is no rank's own.
+        What is accumulated before a step counts as one batch.
 
     Raises:
         TypeError: if history is no History.

@@ -117,7 +117,9 @@ def make_book(root: Path, pages: dict[str, str]) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "book" / name, book / name, ignore=ignored)
     for name, text in pages.items():
-        (book / f"{name}.md").write_text(text, encoding="utf-8")
+        page = book / f"{name}.md"
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(text, encoding="utf-8")
     (book / "references.bib").write_text(BIBLIOGRAPHY, encoding="utf-8")
     first, *others = (f"book/{name}" for name in pages)
     toc: dict[str, object] = {"format": "jb-book", "root": first}

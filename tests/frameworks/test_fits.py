@@ -16,6 +16,11 @@ def optimizers(n):
     return [torch.optim.SGD(network().parameters(), lr=0.1) for _ in range(n)]
 
 
+def named(optimizers):
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [(f"weight {i}", p) for i, p in enumerate(p for g in groups for p in g["params"])]
+
+
 def step(optimizer):
     optimizer.zero_grad()
     sum(p.square().sum() for group in optimizer.param_groups for p in group["params"]).backward()
@@ -24,7 +29,7 @@ def step(optimizer):
 
 def test_the_losses_and_norms_of_an_epoch_are_handed_on_once():
     fits, (optimizer,) = RecordsFits(n_samples=6), optimizers(1)
-    fits._begin([optimizer])
+    fits._begin([optimizer], named([optimizer]))
     rows = []
     for n_steps in (3, 0, 1):
         for _ in range(n_steps):
@@ -40,9 +45,20 @@ def test_the_losses_and_norms_of_an_epoch_are_handed_on_once():
         assert_array_equal([row[f"sgd_analysis/{name}"] for row in rows], table[name])
 
 
+def test_a_history_has_the_parameters_by_their_names():
+    fits, both = RecordsFits(n_samples=1, also=["norms_by_parameter"]), optimizers(2)
+    fits._begin(both, named(both))
+    for optimizer in both:
+        step(optimizer)
+    fits._end_epoch()
+    fits._end()
+    for i, history in enumerate(fits.histories):
+        assert [*history.parameter_names] == [f"weight {4 * i + k}" for k in range(4)]
+
+
 def test_what_is_not_known_is_left_out():
     fits, (optimizer,) = RecordsFits(gradients="none"), optimizers(1)
-    fits._begin([optimizer])
+    fits._begin([optimizer], named([optimizer]))
     step(optimizer)
     with pytest.warns(UserWarning, match="number of samples of 1 steps is not known"):
         assert [*fits._end_epoch()] == ["sgd_analysis/mean_batch_loss"]
@@ -51,7 +67,7 @@ def test_what_is_not_known_is_left_out():
 
 def test_several_optimizers_have_numbered_names_and_no_common_history():
     fits, both = RecordsFits(n_samples=1, gradients="none"), optimizers(2)
-    fits._begin(both)
+    fits._begin(both, named(both))
     for optimizer in both:
         step(optimizer)
     names = [
@@ -75,7 +91,7 @@ def test_before_the_first_fit_there_is_no_history():
 def test_an_optimizer_that_is_refused_leaves_no_hooks_on_the_others():
     fits, (optimizer,) = RecordsFits(), optimizers(1)
     with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer"):
-        fits._begin([optimizer, None])
+        fits._begin([optimizer, None], named([optimizer]))
     assert not optimizer._optimizer_step_pre_hooks
 
 
@@ -87,13 +103,15 @@ def test_an_optimizer_that_cannot_be_recorded_is_followed_by_none():
     groups = [{"params": [torch.ones(1, requires_grad=True)], "lr": 0.1}]
     optimizer, fits = Descent(), RecordsFits(gradients="all")
     with pytest.raises(ValueError, match='gradients must be "auto"'):
-        fits._begin_to_follow(optimizer, "step", lambda: groups)
+        fits._begin_to_follow(
+            optimizer, "step", lambda: groups, [("weight", groups[0]["params"][0])]
+        )
     assert not vars(optimizer)
 
 
 def test_after_an_error_its_note_says_what_the_recorder_has_to_say():
     fits, (optimizer,) = RecordsFits(), optimizers(1)
-    fits._begin([optimizer])
+    fits._begin([optimizer], named([optimizer]))
     step(optimizer)
     error = RuntimeError("broken")
     fits._end(error)

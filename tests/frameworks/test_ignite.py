@@ -32,7 +32,6 @@ def test_a_run_is_recorded_step_by_step_and_left_as_it_is():
     unrecorded = left(bare, optimizer)
     model, optimizer, trainer, loader = made()
     with record(optimizer) as recorder:
-        trainer.add_event_handler(engine.Events.EPOCH_COMPLETED, recorder.end_epoch)
         trainer.run(loader, max_epochs=3)
     assert_same(left(model, optimizer), unrecorded, "ignite")
     history = recorder.history
@@ -44,7 +43,7 @@ def test_a_run_is_recorded_step_by_step_and_left_as_it_is():
 
 def test_accumulated_gradients_are_one_step():
     _, optimizer, trainer, loader = made(gradient_accumulation_steps=2)
-    with record(optimizer, steps_per_epoch=2) as recorder:
+    with record(optimizer) as recorder:
         trainer.run(loader, max_epochs=3)
     assert recorder.history.epochs()["n_samples"].tolist() == [20, 20, 20]
     parts = torch.tensor(trainer.losses, dtype=torch.float64).view(6, 2) / 2

@@ -97,6 +97,18 @@ def test_keras_prints_the_running_loss_and_the_callback_adds_the_rest_to_its_log
         assert_array_equal(fit.history[f"sgd_analysis/{name}"], table[name])
 
 
+def test_updates_and_names_are_those_of_keras():
+    callback = RecorderCallback(
+        n_samples=BATCH_SIZE, also=["update_norm", "norms_by_parameter"], weights=True
+    )
+    model, _ = fitted(callback)
+    weights = callback.history.weights
+    moved = np.linalg.norm(np.diff(weights.astype(np.float64), axis=0), axis=1)
+    assert_allclose(callback.history.update_norm[:-1], moved, rtol=1e-5)
+    paths = [variable.path for variable in model.trainable_variables]
+    assert [*callback.history.parameter_names] == paths
+
+
 def test_the_step_sizes_of_a_schedule_are_recorded():
     callback = RecorderCallback(n_samples=BATCH_SIZE)
     fitted(callback, optimizer=OPTIMIZERS["SGD with a schedule"])

@@ -176,7 +176,7 @@ def test_accumulated_batches_are_one_step_whose_loss_is_their_sum():
 def test_each_optimizer_of_several_has_a_history_and_names_of_its_own():
     bare, trainer, _ = fit(Adversaries)
     unrecorded = left(bare, *trainer.optimizers)
-    callback = RecorderCallback()
+    callback = RecorderCallback(n_samples=BATCH_SIZE)  # two means, of two batches: not seen
     model, trainer, logger = fit(Adversaries, callback)
     assert_same(left(model, *trainer.optimizers), unrecorded, "adversaries")
     for i, history in enumerate(callback.histories):
@@ -187,6 +187,12 @@ def test_each_optimizer_of_several_has_a_history_and_names_of_its_own():
         assert_array_equal(logged, history.running_loss.astype(np.float32))
     with pytest.raises(ValueError, match="here are 2: histories has one for each"):
         callback.history  # noqa: B018
+
+
+def test_the_parameters_have_the_names_that_the_module_gives_them():
+    callback = RecorderCallback(also=["norms_by_parameter"])
+    model, _, _ = fit(Classifier, callback, max_epochs=1)
+    assert [*callback.history.parameter_names] == [name for name, _ in model.named_parameters()]
 
 
 def test_what_is_known_of_an_epoch_is_logged_and_can_be_monitored():
@@ -248,9 +254,6 @@ def test_record_takes_the_optimizer_that_lightning_wraps():
     class Recorded(Classifier):
         def on_train_start(self):
             self.recorder = record(self.optimizers())
-
-        def on_train_epoch_end(self):
-            self.recorder.end_epoch()
 
         def on_train_end(self):
             self.recorder.close()

@@ -137,6 +137,17 @@ def test_the_batch_loss_is_the_mean_over_the_tokens_whatever_the_trainer_divides
     assert_allclose(recorder.history.running_loss, by_epoch, rtol=1e-6)
 
 
+def test_the_norm_before_clipping_is_what_the_trainer_logs(tmp_path):
+    trainer = trainer_of(gpt2, tmp_path, max_grad_norm=0.1)
+    callback = RecorderCallback(trainer, also=["unclipped_norm", "norms_by_parameter"])
+    trainer.add_callback(callback)
+    trainer.train()
+    history = callback.history
+    assert_allclose(history.unclipped_norm, logged(trainer, "grad_norm"), rtol=1e-6)
+    assert_allclose(history.gradient_norm, 0.1, rtol=1e-4)
+    assert {*history.parameter_names} == {name for name, _ in trainer.model.named_parameters()}
+
+
 def test_an_epoch_that_is_cut_short_ends_there(tmp_path):
     trainer = trainer_of(gpt2, tmp_path, max_steps=6)
     callback = RecorderCallback(trainer)

@@ -4,6 +4,9 @@ Two processes take a while to start: they make all the runs below one after the 
 what they saw in files.
 """
 
+import copy
+import math
+import pickle
 import subprocess
 import sys
 
@@ -13,15 +16,18 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sgd_analysis import History, noise_of_ranks, record
+from sgd_analysis.recording.hooks import Guard
+from sgd_analysis.recording.processes import LocalGradients
 
 N_RANKS = 2
 KEPT = [
     "plain",
     "accumulated",
-    "accumulated, averaged in each pass",
-    "accumulated, averaged and zeroed in each pass",
+    "averaged after each part",
+    "averaged after each part, and zeroed",
     "bucket views",
     "bucket views, accumulated and zeroed",
+    "bucket views, averaged after each part",
 ]
 
 WORKER = """
@@ -64,11 +70,11 @@ def train(
     model,
     settings,
     n_parts=1,
+    averages_each=False,
     set_to_none=True,
     n_steps=N_STEPS,
     steps_per_epoch=STEPS_PER_EPOCH,
     reduction="mean",
-    averages_each_pass=False,
 ):
     criterion = torch.nn.MSELoss(reduction=reduction)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -80,8 +86,8 @@ def train(
         optimizer.zero_grad(set_to_none=set_to_none)
         printed = 0.0
         for i, (some_x, some_y) in enumerate(zip(x.chunk(n_parts), y.chunk(n_parts), strict=True)):
-            averages = averages_each_pass or i + 1 == n_parts
-            with contextlib.nullcontext() if averages else model.no_sync():
+            waits = i + 1 < n_parts and not averages_each
+            with model.no_sync() if waits else contextlib.nullcontext():
                 loss = criterion(model(some_x), some_y)
                 (loss / n_parts).backward()
             printed += loss.item() / n_parts
@@ -110,8 +116,9 @@ def compare(name, settings, bucket_views=False, **loop):
         "gathered while recording": gathered_while_recording,
         "gathered": recorder.gather(),
         "hooks": sum(
-            len(p._post_accumulate_grad_hooks or ()) + len(p._backward_hooks or ())
+            len(hooks or ())
             for p in model.parameters()
+            for hooks in (p._post_accumulate_grad_hooks, p._backward_hooks)
         ),
     }
 
@@ -119,7 +126,22 @@ def compare(name, settings, bucket_views=False, **loop):
 compare("plain", {"weights": True})
 compare("norms", {"gradients": "norms", "weights": True})
 compare("accumulated", {"weights": True}, n_parts=3)
+compare("averaged after each part", {"weights": True}, n_parts=3, averages_each=True)
+compare(
+    "averaged after each part, and zeroed",
+    {"weights": True},
+    n_parts=3,
+    averages_each=True,
+    set_to_none=False,
+)
 compare("bucket views", {"weights": True}, bucket_views=True)
+compare(
+    "bucket views, averaged after each part",
+    {"weights": True},
+    bucket_views=True,
+    n_parts=3,
+    averages_each=True,
+)
 compare(
     "bucket views, accumulated and zeroed",
     {"weights": True},
@@ -127,14 +149,6 @@ compare(
     n_parts=3,
     set_to_none=False,
 )
-for name, set_to_none in (("averaged", True), ("averaged and zeroed", False)):
-    compare(
-        f"accumulated, {name} in each pass",
-        {"weights": True},
-        n_parts=3,
-        set_to_none=set_to_none,
-        averages_each_pass=True,
-    )
 compare("none", {"gradients": "none"})
 
 
@@ -234,11 +248,11 @@ for name, n_steps, steps_per_epoch in [("steps", 4 + rank, 3), ("epochs", 4, 3 -
     recorder.close()
 
 
-def failing(self, known, gradient):
+def failing(self, parameter):
     raise RuntimeError("made to fail")
 
 
-processes.LocalGradients._arrives = failing
+processes.LocalGradients._copy = failing
 results["failing"] = {}
 try:
     results["failing"]["seen"], recorder = train(DistributedDataParallel(new_model()), {})
@@ -530,10 +544,71 @@ class TestGathering:
         return ranks[0][run]["gathered"], [rank[run]["history"] for rank in ranks]
 
 
+class TestOwnGradients:
+    """What of a process's gradients is its own, `.grad` being averaged after each pass."""
+
+    @pytest.fixture
+    def watched(self):
+        parameter = torch.nn.Parameter(torch.zeros(2))
+        local = LocalGradients(Guard(lambda error: pytest.fail(f"{error!r}")))
+        local.watch([parameter])
+        yield parameter, local
+        local.close()
+        assert not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks
+
+    @staticmethod
+    def backward(parameter, *gradient):
+        (parameter * torch.tensor(gradient)).sum().backward()
+        parameter.grad.mul_(-7)  # averaged with that of other processes, say
+
+    def test_those_of_several_passes_are_added_up(self, watched):
+        parameter, local = watched
+        self.backward(parameter, 1.0, 2.0)
+        self.backward(parameter, 10.0, 20.0)
+        assert local.take([parameter])[0].tolist() == [11.0, 22.0]
+        self.backward(parameter, 3.0, 4.0)  # to gradients that the loop has not cleared
+        assert local.take([parameter])[0].tolist() == [3.0, 4.0]
+
+    @pytest.mark.parametrize("set_to_none", [True, False])
+    def test_those_that_were_cleared_are_not(self, watched, set_to_none):
+        parameter, local = watched
+        self.backward(parameter, math.inf, math.nan)
+        torch.optim.SGD([parameter], lr=1).zero_grad(set_to_none=set_to_none)
+        self.backward(parameter, 10.0, 20.0)
+        assert local.take([parameter])[0].tolist() == [10.0, 20.0]
+
+    def test_what_autograd_only_returns_is_none_of_them(self, watched):
+        parameter, local = watched
+        self.backward(parameter, 1.0, 2.0)
+        torch.autograd.grad(parameter.square().sum() + parameter.sum(), parameter)
+        self.backward(parameter, 10.0, 20.0)
+        torch.autograd.grad(parameter.sum(), parameter)
+        assert local.take([parameter])[0].tolist() == [11.0, 22.0]
+
+    def test_sparse_ones_are_added_up_too(self):
+        table = torch.nn.Embedding(3, 1, sparse=True)
+        local = LocalGradients(Guard(lambda error: pytest.fail(f"{error!r}")))
+        local.watch([table.weight])
+        for row in (0, 2, 2):
+            table(torch.tensor([row])).sum().backward()
+        assert local.take([table.weight])[0].to_dense().tolist() == [[1.0], [0.0], [2.0]]
+        local.close()
+
+    def test_a_parameter_is_copied_and_pickled_without_a_warning(self, watched):
+        parameter, _ = watched
+        tensor = torch.zeros(2, requires_grad=True)
+        local = LocalGradients(Guard(lambda error: None))
+        local.watch([tensor])
+        for one in (parameter, tensor):
+            for copied in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+                assert not copied._backward_hooks and not copied._post_accumulate_grad_hooks
+        local.close()
+
+
 class TestNoise:
     """The noise scale of an epoch, from what two ranks with batches of 6 and 3 have recorded."""
 
-    @pytest.mark.parametrize("run", ["plain", "norms", "accumulated"])
+    @pytest.mark.parametrize("run", ["plain", "norms", "averaged after each part"])
     def test_its_terms_are_those_of_the_local_gradients(self, ranks, run):
         histories = [rank[run]["history"] for rank in ranks]
         gradients = [oracles(rank, h)[1] for rank, h in zip(ranks, histories, strict=True)]
