@@ -25,6 +25,8 @@ _SAME = {
     "ViewBackward0",
 }
 _QUOTIENTS = {"DivBackward0", "DivBackward1"}
+_TRANSPARENT = _ARITHMETIC | _SAME | _QUOTIENTS
+_OVER_ALL = {"MeanBackward0", "SumBackward0"}
 _OF_CLASSES = {"NllLossBackward0", "NllLoss2DBackward0"}
 _OF_ELEMENTS = {
     "BinaryCrossEntropyBackward0",
@@ -93,19 +95,19 @@ def reductions_below(losses: Sequence[Any]) -> list[Reduced]:
     nodes: list[Any] = [getattr(loss, "grad_fn", None) for loss in losses]
     try:
         if len(nodes) == 1 and (name := _name(nodes[0])) in _LOSSES:  # most often
-            part = _reduced(nodes[0], name)
-            return [] if part is None else [part]
-        parts = list(_parts(nodes))
+            return _that_go_together([_reduced(nodes[0], name)])
+        return _that_go_together(list(_parts(nodes)))
     except RuntimeError:  # the graph is gone: backward() will say so
         return []
-    found = [part for part in parts if part is not None and part.is_known]
-    if not found:
-        if None in parts:
-            return []
-        found = [part for part in parts if part is not None]
-    if not all(_are_alike(part, found[0]) for part in found[1:]):
+
+
+def _that_go_together(parts: Sequence[Reduced | None]) -> list[Reduced]:
+    found = [part for part in parts if part is not None]
+    known = [part for part in found if part.is_known]
+    if len(found) < len(parts) and not known:
         return []
-    return [] if any(part.rows.isdisjoint(found[0].rows) for part in found[1:]) else found
+    found = known or found
+    return found if all(_fits(part, found[0]) for part in found[1:]) else []
 
 
 def _parts(nodes: Iterable[Any]) -> Iterator[Reduced | None]:
@@ -114,24 +116,21 @@ def _parts(nodes: Iterable[Any]) -> Iterator[Reduced | None]:
     for _ in range(_WIDTH):
         if not pending:
             return
-        node: Any = pending.pop()
-        if node is None:
+        if (node := pending.pop()) is None:
             continue
-        name = type(node).__name__
-        if name in _QUOTIENTS:
-            quotient = _quotient(node)
-            if quotient is not None:
-                yield quotient
-                continue
-        elif name not in _ARITHMETIC and name not in _SAME:
-            below = node.next_functions
-            if name in ("MeanBackward0", "SumBackward0") and _name(below[0][0]) == "StackBackward0":
-                pending.append(below[0][0])
-            else:
-                yield _reduced(node, name)
-            continue
-        pending += [below for below, _ in node.next_functions]
+        name = _name(node)
+        if name in _QUOTIENTS and (quotient := _quotient(node)) is not None:
+            yield quotient
+        elif name in _TRANSPARENT or _is_of_several_losses(node, name):
+            pending.extend(next(zip(*node.next_functions, strict=True)))
+        else:
+            yield _reduced(node, name)
     yield None  # too many to look at
+
+
+def _is_of_several_losses(node: Any, name: str) -> bool:
+    """Return whether a node adds up losses, or takes their mean."""
+    return name in _OVER_ALL and _name(node.next_functions[0][0]) == "StackBackward0"
 
 
 def _reduced(node: Any, name: str) -> Reduced | None:
@@ -250,9 +249,11 @@ def _saved(node: Any, name: str) -> Tensor | None:
     return saved
 
 
-def _are_alike(part: Reduced, other: Reduced) -> bool:
-    """Return whether both are means, or both sums, over equally many."""
+def _fits(part: Reduced, other: Reduced) -> bool:
+    """Return whether both are means, or both sums, of equally many, and of the same rows."""
     a, b = part.denominator, other.denominator
+    if part.is_sum != other.is_sum or part.rows.isdisjoint(other.rows):
+        return False
     if isinstance(a, Tensor) or isinstance(b, Tensor):  # whose values are on a device
-        return part.is_sum == other.is_sum and a is b
-    return part.is_sum == other.is_sum and a == b
+        return a is b
+    return a == b

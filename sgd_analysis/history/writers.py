@@ -39,20 +39,27 @@ def rows(history: Any, n_steps: int = 0, n_epochs: int = 0) -> Iterator[Row]:
     part = history[n_epochs:]
     before = history.n_steps - part.n_steps
     steps = {name: c.tolist() for name, c in part.steps().items() if name not in _ONLY_IN_TABLES}
-    epochs = part.epochs()
-    del epochs["n_samples"]
-    ends = before + np.cumsum(epochs.pop("n_steps"))
-    ended = {end: e for e, end in enumerate(ends.tolist())}
+    ended = _epochs_by_last_step(part)
     for k in range(part.n_steps):
         step, numbers = before + k + 1, {}
         if step > n_steps:
             numbers = {name: column[k] for name, column in steps.items()}
-        if (e := ended.get(step)) is not None:
+        if k + 1 in ended:
             n_epochs += 1
-            known = {name: column[e].item() for name, column in epochs.items()}
-            numbers |= {name: value for name, value in known.items() if not math.isnan(value)}
+            numbers |= ended[k + 1]
         if numbers:
             yield Row(step, n_epochs, numbers)
+
+
+def _epochs_by_last_step(part: Any) -> dict[int, dict[str, float]]:
+    """Return what is known of each epoch, by the number of its last step."""
+    epochs = part.epochs()
+    del epochs["n_samples"]
+    ended = {}
+    for e, end in enumerate(np.cumsum(epochs.pop("n_steps")).tolist()):
+        known = {name: column[e].item() for name, column in epochs.items()}
+        ended[end] = {name: value for name, value in known.items() if not math.isnan(value)}
+    return ended
 
 
 def writing(writer: Any, prefix: str) -> Write:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from sgd_analysis.recording.pass_sizes import PassSizes, watch_factor
 from sgd_analysis.recording.passes import Call, Passes
 from sgd_analysis.recording.rescaling import Rescaling
 from sgd_analysis.recording.step_loss import StepLoss, StepLosses
+
+_NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class SeenLosses:
@@ -54,6 +57,7 @@ class SeenLosses:
         self._from_criteria, self._measure = from_criteria, measure
         self._losses = StepLosses(from_criteria=from_criteria)
         self._parameters: Sequence[Tensor] = ()
+        self._looking = threading.RLock()  # which is held while it is not known whose thread counts
         self._owner: int | None = None  # the thread that makes the steps
         self._threads: dict[int, Passes] = {}
         self.unclipped: Value | None = None  # the norm for the step taken last, where wanted
@@ -96,19 +100,29 @@ class SeenLosses:
 
     def begins(self, roots: Sequence[Any], seeds: Sequence[Tensor | None]) -> None:
         """Take note of a backward pass that begins."""
-        passes = self._here()
-        if passes is None:
-            return
-        if passes.counted:
-            self._drop_cleared(passes)
-        self.n_waiting += 1
-        passes.begin(roots, seeds, self._parameters, self._sizes)
+        with self._looking if self._owner is None else _NOTHING:
+            passes = self._here()
+            if passes is None:
+                return
+            is_contested = self._is_contested(passes)
+            if is_contested and not backward.reaches(roots, self._parameters):
+                return
+            if passes.counted:
+                self._drop_cleared(passes)
+            self.n_waiting += 1
+            passes.is_sure = is_contested
+            passes.begin(roots, seeds, self._parameters, self._sizes)
 
     def ends(self) -> None:
         """Take note of its end."""
-        passes = self._threads.get(threading.get_ident())  # where it has begun, if it counts
-        if passes is not None and passes.open is not None:
-            self._end(passes)
+        with self._looking if self._owner is None else _NOTHING:
+            passes = self._threads.get(threading.get_ident())  # where it has begun, if it counts
+            if passes is None or passes.open is None:
+                return
+            if passes.is_sure or not self._is_contested(passes):
+                self._end(passes)
+            else:
+                passes.open = None
 
     def take(self, gradients: Sequence[Tensor | None]) -> StepLoss:
         """Return what is known of the loss of a step with these gradients; forget it."""
@@ -152,6 +166,17 @@ class SeenLosses:
         if passes is None:
             passes = self._threads[me] = Passes()
         return passes
+
+    def _is_contested(self, passes: Passes) -> bool:
+        """Return whether another thread is in a pass, too, and it is not known whose counts.
+
+        The engine writes gradients without Python's lock: while it does so in one thread, they must
+        not be looked at in another. None begins a pass while another looks.
+        """
+        if self._owner is not None or len(self._threads) < 2:
+            return False
+        others = list(self._threads.values())
+        return any(other.open is not None for other in others if other is not passes)
 
     def _end(self, passes: Passes) -> None:
         looks = self._several or not self._n_steps  # it takes time, and most loops make one pass

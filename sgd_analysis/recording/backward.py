@@ -113,6 +113,24 @@ def reached(roots: Iterable[Any], wanted: set[int]) -> set[int]:
     return found
 
 
+def reaches(roots: Iterable[Any], parameters: Iterable[Tensor]) -> bool:
+    """Return whether a backward pass from the roots comes to one of these parameters.
+
+    As far as the graph tells: not where they are sharded, and others stand in for them.
+    """
+    wanted, seen = {id(parameter) for parameter in parameters}, set()
+    stack = [root.grad_fn if isinstance(root, Tensor) else root.node for root in roots]
+    while stack:
+        here = stack.pop()
+        if here is None or here in seen:
+            continue
+        seen.add(here)
+        if id(getattr(here, "variable", None)) in wanted:
+            return True
+        stack += [below for below, _ in here.next_functions]
+    return False
+
+
 def _telling(run: Callable[..., Any]) -> Callable[..., Any]:
     is_compiling, task = torch.compiler.is_dynamo_compiling, torch._C._current_graph_task_id
 

@@ -89,12 +89,13 @@ class Pass:
 class Passes:
     """What one thread has computed since the last step."""
 
-    __slots__ = ("_before", "_calls", "_has_dropped", "counted", "observed", "open")
+    __slots__ = ("_before", "_calls", "_has_dropped", "counted", "is_sure", "observed", "open")
 
     def __init__(self) -> None:
         self.counted: list[Pass] = []
         self.observed: Observed | None = None  # that waits for its pass
         self.open: Pass | None = None  # the pass that is running
+        self.is_sure = False  # that it is one for these parameters
         self._calls: list[Call] = []  # that no pass has come to yet
         self._before: State = [], []
         self._has_dropped = False  # whether a pass of it has lost its gradients

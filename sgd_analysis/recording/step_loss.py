@@ -137,19 +137,14 @@ def _once_each(pairs: list[tuple[Pass, list[Call]]]) -> list[tuple[Pass, list[Ca
     """
     others: list[tuple[Pass, list[Call]]] = []
     for one, calls in pairs:
-        rows = {number for call in calls for number in call.rows}
+        rows = set().union(*(call.rows for call in calls))
         heads = [c for _, before in others for c in before if not rows.isdisjoint(c.rows)]
         if not heads:
             others.append((one, calls))
-        for head in heads:
-            if any(_differ(head.denominator, call.denominator) for call in calls):
+        elif len({call.denominator for call in (*heads, *calls)}) > 1:
+            for head in heads:
                 head.denominator = math.nan
     return others
-
-
-def _differ(a: Value, b: Value) -> bool:
-    """Return whether two numbers differ, as far as can be told without waiting for a device."""
-    return a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor) or a != b)
 
 
 def _divisor(one: Pass, calls: Sequence[Call]) -> Value:

@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from sgd_analysis import record
+from sgd_analysis.recording import marks
 
 STRESS = """
 import sys, threading
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from sgd_analysis import record
+from sgd_analysis.recording import marks
 
 torch.set_num_threads(1)
 criterion = nn.MSELoss()
@@ -111,3 +113,78 @@ def test_what_another_thread_computes_with_the_criterion_does_not_count():
             worker.losses.append(loss.item())
     assert_array_equal(recorder.history.loss, worker.losses)
     assert_array_equal(recorder.history.n_samples, [5] * 3)
+
+
+class TestWhileItIsNotKnownWhoseThreadCounts:
+    """A pass of another thread, before the first step, is not what the step is of."""
+
+    def models(self):
+        torch.manual_seed(0)
+        return [nn.Linear(3, 1) for _ in range(2)]
+
+    def paused(self, model):
+        """Return a thread that is in the middle of a pass over a model, and what ends it."""
+        arrived, goes_on = threading.Event(), threading.Event()
+
+        def work():
+            loss = model(torch.ones(2, 3)).square().mean()
+            loss.register_hook(lambda _: (arrived.set(), goes_on.wait(60))[0])
+            loss.backward()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert arrived.wait(60)
+        return thread, goes_on
+
+    def test_one_that_is_running_when_ours_begins(self):
+        own, foreign = self.models()
+        optimizer = torch.optim.SGD(own.parameters(), 0.1)
+        with record(optimizer, steps_per_epoch=1) as recorder:
+            thread, goes_on = self.paused(foreign)
+            loss = own(torch.ones(4, 3)).square().mean()
+            loss.backward()
+            goes_on.set()
+            thread.join()
+            optimizer.step()
+        assert_array_equal(recorder.history.loss, [loss.item()])
+        assert_array_equal(recorder.history.n_samples, [4])
+
+    def test_one_that_begins_and_ends_while_ours_is_running(self, monkeypatch):
+        own, foreign = self.models()
+        optimizer = torch.optim.SGD(own.parameters(), 0.1)
+        looking, state = [], marks.state
+        monkeypatch.setattr(
+            marks, "state", lambda p: (looking.append(threading.get_ident()), state(p))[1]
+        )
+        with record(optimizer, steps_per_epoch=1) as recorder:
+            thread, goes_on = self.paused(own)
+            foreign(torch.ones(2, 3)).square().mean().backward()
+            assert threading.get_ident() not in looking  # at gradients that are being written
+            goes_on.set()
+            thread.join()
+            own.zero_grad()
+            loss = own(torch.ones(4, 3)).square().mean()
+            loss.backward()
+            optimizer.step()
+        assert_array_equal(recorder.history.loss, [loss.item()])
+
+    def test_one_that_ends_while_ours_is_running(self, monkeypatch):
+        own, foreign = self.models()
+        optimizer = torch.optim.SGD(own.parameters(), 0.1)
+        looking, changed = [], marks.changed
+        monkeypatch.setattr(
+            marks, "changed", lambda *a: (looking.append(threading.get_ident()), changed(*a))[1]
+        )
+        with record(optimizer, steps_per_epoch=1) as recorder:
+            other, other_goes_on = self.paused(foreign)
+            loss = own(torch.ones(4, 3)).square().mean()
+
+            def let_the_other_end(_):
+                other_goes_on.set()
+                other.join()
+
+            loss.register_hook(let_the_other_end)
+            loss.backward()
+            assert looking == [threading.get_ident()]
+            optimizer.step()
+        assert_array_equal(recorder.history.loss, [loss.item()])
