@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sgd_analysis._arrays import Value
 
-_PIECE = 1 << 18  # entries whose squares are summed up in their own precision
+_PIECE = 1 << 16  # entries whose squares are summed up in their own precision
 _SMALL = 1e-30  # a sum of squares from which on none that matters has underflown
 _WIDE = (torch.float32, torch.float64)
 _PLAIN = (Tensor, torch.nn.Parameter)
