@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from sgd_analysis.frameworks.following import follower_of
 from sgd_analysis.history.history import History
-from sgd_analysis.history.writers import PREFIX
+from sgd_analysis.history.writers import PREFIX, known_of
 from sgd_analysis.recording.recorder import Recorder, record
 
 _COUNTS = {"epoch", "n_steps", "n_samples"}  # which the frameworks have themselves
@@ -102,9 +101,9 @@ class RecordsFits:
             if history.n_epochs > self._n_logged[i]:
                 self._n_logged[i] = history.n_epochs
                 prefix = PREFIX if len(self.recorders) == 1 else f"{PREFIX}{i}/"
-                for name, column in history[-1].epochs().items():
-                    if name not in _COUNTS and not math.isnan(column[-1]):
-                        row[prefix + name] = float(column[-1])
+                for name, number in known_of(history[-1].epochs(), -1).items():
+                    if name not in _COUNTS:
+                        row[prefix + name] = number
         return row
 
     def _end(self, error: BaseException | None = None) -> None:

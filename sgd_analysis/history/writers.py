@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgd_analysis._validation import kind_of
 
@@ -57,9 +58,14 @@ def _epochs_by_last_step(part: Any) -> dict[int, dict[str, float]]:
     del epochs["n_samples"]
     ended = {}
     for e, end in enumerate(np.cumsum(epochs.pop("n_steps")).tolist()):
-        known = {name: column[e].item() for name, column in epochs.items()}
-        ended[end] = {name: value for name, value in known.items() if not math.isnan(value)}
+        ended[end] = known_of(epochs, e)
     return ended
+
+
+def known_of(table: Mapping[str, NDArray[Any]], row: int) -> dict[str, float]:
+    """Return the numbers in a row of a table that are known: those that are not nan."""
+    numbers = {name: column[row].item() for name, column in table.items()}
+    return {name: number for name, number in numbers.items() if not math.isnan(number)}
 
 
 def writing(writer: Any, prefix: str) -> Write:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import gc
 import logging
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sgd_analysis.recording.hooks import Guard
+from sgd_analysis.recording.messages import tell
 from sgd_analysis.recording.recorder import Recorder, record
 from sgd_analysis.recording.standing_in import Place, StandIn
 
@@ -111,12 +111,7 @@ class Everywhere:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        messages = self.stop()
-        if error is not None:  # a warning that is an error must not take the place of this one
-            for message in messages:
-                error.add_note(f"From record_all(): {message}")
-        elif messages:
-            warnings.warn("\n".join(messages), stacklevel=2)
+        tell(self.stop(), "record_all()", error, stacklevel=2)
 
     def start(self) -> None:
         """Attach to every optimizer from now on."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 
 from sgd_analysis._arrays import Value
 from sgd_analysis._validation import kind_of
@@ -183,6 +184,20 @@ class Messages:
         if about not in self._said:
             self._said.add(about)
             self._waiting.append(message)
+
+
+def tell(
+    messages: Sequence[str], teller: str, error: BaseException | None = None, *, stacklevel: int
+) -> None:
+    """Say messages as one warning, or where a loop has ended by an error, as notes on that.
+
+    A warning that is an error would take the place of the loop's own.
+    """
+    if error is not None:
+        for message in messages:
+            error.add_note(f"From {teller}: {message}")
+    elif messages:
+        warnings.warn("\n".join(messages), stacklevel=stacklevel + 1)
 
 
 def _is_nan(value: Value) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from sgd_analysis.recording.arguments import (
 from sgd_analysis.recording.attachment import Attachment
 from sgd_analysis.recording.gathering import gather
 from sgd_analysis.recording.live import Live
-from sgd_analysis.recording.messages import Messages
+from sgd_analysis.recording.messages import Messages, tell
 from sgd_analysis.recording.metadata import metadata_of
 from sgd_analysis.recording.parameters import Parameters
 from sgd_analysis.recording.processes import has_several_processes
@@ -265,10 +264,7 @@ class Recorder:
         self._detach()
         if error is None:
             self._look_for_epochs()
-            self._warn()
-        else:  # a warning that is an error must not take the place of this one
-            for message in self._new_messages():
-                error.add_note(f"From the recorder: {message}")
+        tell(self._new_messages(), "the recorder", error, stacklevel=2)
 
     def __repr__(self) -> str:
         state = "recording" if self._is_open else "closed"
@@ -498,8 +494,7 @@ class Recorder:
         return self._messages.take()
 
     def _warn(self) -> None:
-        if messages := self._new_messages():
-            warnings.warn("\n".join(messages), stacklevel=3)
+        tell(self._new_messages(), "the recorder", stacklevel=3)
 
     def _require_open(self, method: str) -> None:
         if not self._is_open:
