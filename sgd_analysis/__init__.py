@@ -14,6 +14,7 @@ What holds at fixed weights
     How large is a random batch's gradient?           expected_batch_gradient_norm_squared
     And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
     Several ranks train: how noisy are gradients?     noise_of_ranks, NoiseOfRanks
+    Is the step too long for the loss's curvature?    preconditioned_sharpness, stability_limit
 
 What is minimised
     A model's loss over my samples?                   FiniteSum
@@ -81,6 +82,8 @@ from sgd_analysis.surveying.measures import (
     residual_norms,
 )
 from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
+from sgd_analysis.surveying.scaling import stability_limit
+from sgd_analysis.surveying.sharpness import preconditioned_sharpness
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
@@ -130,6 +133,7 @@ __all__ = [
     "no_improvement",
     "noise_of_ranks",
     "path_gradient_norm_below",
+    "preconditioned_sharpness",
     "quadratic_fit",
     "record",
     "record_all",
@@ -138,6 +142,7 @@ __all__ = [
     "running_loss_below",
     "second_moment_operator",
     "shuffle_once",
+    "stability_limit",
     "survey",
     "train",
     "train_ensemble",
