@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgd_analysis._arrays import Value, quiet, read_only
-from sgd_analysis.history.also import BY_PARAMETER, BY_STEP
+from sgd_analysis.history.also import BY_PARAMETER, BY_STEP, SEEN
 from sgd_analysis.history.columns import ALWAYS
 from sgd_analysis.history.history import History
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.columns import Columns, Marks
 from sgd_analysis.recording.gradients import norm
 from sgd_analysis.recording.kept import KeptGradients, KeptNorms, KeptVectors
+from sgd_analysis.recording.kept_fingerprints import KeptFingerprints
 from sgd_analysis.recording.paths import Paths
 from sgd_analysis.recording.step_loss import StepLoss
 
@@ -47,7 +48,8 @@ class Rows:
         history: History | None = None,
     ) -> None:
         self.full_at: int | None = None  # the first step whose vectors did not fit
-        self._memory = memory
+        self.fingerprints = KeptFingerprints(memory // 2) if SEEN in also else None
+        self._memory = memory if self.fingerprints is None else memory - memory // 2
         local = local and gradients != "none"
         self._also = also
         self._columns = Columns([*also, "local_norm"] if local else also)
@@ -100,6 +102,7 @@ class Rows:
         local: Sequence[Tensor | None] = (),
         skipped: Value = False,
         unclipped: Value | None = None,
+        seen_samples: Sequence[Tensor] = (),
     ) -> None:
         """Add the row of a step that is about to be made."""
         step = self._columns.n_rows
@@ -108,6 +111,8 @@ class Rows:
         marks = _marks(seen, skipped, unclipped)
         # What may fail, for want of memory or by an interrupt, comes first: the row is there when
         # the columns have it, and no half of one is left behind.
+        if self.fingerprints is not None:
+            self.fingerprints.write(step, seen_samples)
         if self.full_at is None:
             self._keep(step, gradients, local)
         if self.full_at is not None or not self._whole:
@@ -179,6 +184,7 @@ class Rows:
             local_gradients=local,
             kept_weights=None if self._weights is None else read_only(self._weights.rows),
             also=self._asked_for(),
+            fingerprints=self.fingerprints and self.fingerprints.rows(self.n_steps),
             evaluated={name: read_only(column) for name, column in evaluated.items()},
             metadata=metadata,
         )
@@ -204,6 +210,8 @@ class Rows:
         ):
             if rows is not None and before is not None:
                 rows.begin_with(before)
+        if self.fingerprints is not None and history.fingerprints is not None:
+            self.fingerprints.begin_with(history.fingerprints, history.n_steps)
         self._limit(history.n_steps)
         self._columns.extend(columns, history.step_size, history.epoch, history.n_epochs)
         if self._paths is not None and history.gradients is not None:
@@ -220,6 +228,8 @@ class Rows:
         self._columns.resolve()
         for kept in self._kinds():
             kept.store(self._n_whole())
+        if self.fingerprints is not None:
+            self.fingerprints.store(self.n_steps)
         if self._paths is not None:
             self._paths.store(self.n_steps)
         if self._gradients is not None:
