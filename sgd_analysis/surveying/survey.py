@@ -33,6 +33,9 @@ class Survey:
         batch_gradient_norm: (n_batches,) the norm of each batch's gradient ‖∇f_b(w)‖.
         full_gradient: (n_parameters,) the gradient ∇F(w) of all samples, the size-weighted mean
             of the batches' gradients, in double precision.
+        step_gradient: (n_parameters,) (1/m) Σ ∇f_b(w), the plain mean of the batches' gradients, in
+            double precision: one step, one vote. Where sizes or weights differ, a loop with one
+            step a batch descends the plain mean of the batch losses, and not F.
         between_batch_variance: Σ (n_b/N) ‖∇f_b(w) − ∇F(w)‖², how far the batches' gradients are
             from the full gradient.
         kept_gradient: (n_batches, n_parameters) each batch's gradient ∇f_b(w), or None if they
@@ -65,6 +68,7 @@ class Survey:
     n_samples: NDArray[np.int64]
     batch_gradient_norm: NDArray[np.float64]
     full_gradient: NDArray[np.floating]
+    step_gradient: NDArray[np.floating]
     between_batch_variance: float
     kept_gradient: NDArray[Any] | None = None
     draws: int = 0
@@ -78,14 +82,16 @@ class Survey:
         for name in ("loss", "denominator", "batch_gradient_norm"):
             self._set(name, np.asarray(getattr(self, name), dtype=np.float64))
         self._set("n_samples", np.asarray(self.n_samples, dtype=np.int64))
-        self._set("full_gradient", np.asarray(self.full_gradient))
+        for name in ("full_gradient", "step_gradient"):
+            self._set(name, np.asarray(getattr(self, name)))
         m, p = len(self.loss), len(self.full_gradient)
         columns = (self.loss, self.denominator, self.n_samples, self.batch_gradient_norm)
-        if any(column.shape != (m,) for column in columns) or self.full_gradient.ndim != 1:
+        means = (self.full_gradient, self.step_gradient)
+        if any(column.shape != (m,) for column in columns) or {g.shape for g in means} != {(p,)}:
             raise ValueError(
                 "loss, denominator, n_samples and batch_gradient_norm must have one value a batch, "
-                f"and full_gradient one a parameter, got shapes {[c.shape for c in columns]} and "
-                f"{self.full_gradient.shape}"
+                "and full_gradient and step_gradient one a parameter, got shapes "
+                f"{[c.shape for c in columns]} and {[g.shape for g in means]}"
             )
         if self.kept_gradient is not None:
             self._set("kept_gradient", np.asarray(self.kept_gradient))
@@ -157,6 +163,47 @@ class Survey:
         """The mean batch gradient norm minus ‖∇F(w)‖, what the triangle inequality leaves; >= 0."""
         slack = self.mean_batch_gradient_norm - self.full_gradient_norm
         return float(np.maximum(slack, 0.0))  # rounding of aligned gradients gives a bit less
+
+    @property
+    def step_alignment(self) -> float:
+        """The cosine between `step_gradient` and `full_gradient`; nan if one of them is zero.
+
+        It is 1 where all batches count for the same in F. Below, part of what an epoch's steps do
+        is not about the reported loss: at 0 they leave it alone, and below they raise it.
+        """
+        step, full = (
+            g / (norms(g[None])[0] or np.nan) for g in (self.step_gradient, self.full_gradient)
+        )
+        return float(np.clip(np.vdot(step, full).real, -1.0, 1.0))  # rounding gives a bit more
+
+    @property
+    def lateness(self) -> float:
+        r"""By how many epochs an epoch's running loss is late, to first order in the step size.
+
+        Plain SGD lowers F by about ηD in an epoch that begins here, and its running loss is about
+        η(V + D)/2 above the F at the end: the global loss of so many epochs before,
+
+        .. math:: \frac{V + D}{2D} = \frac12 \Bigl(1 + \frac VD\Bigr), \quad
+            D = m \langle \nabla F, s \rangle, \quad
+            V = \sum_b \frac{n_b}{N} \lVert \nabla f_b \rVert^2,
+
+        with s the `step_gradient`. It is ½ where the batches' gradients agree (the loss falls all
+        along the epoch), 1 where they are orthogonal (flat inside epochs, stairs between them), and
+        more where they oppose each other (it rises inside epochs and drops at each boundary). With
+        batches of different weights this is the mean over random orders; with equal ones it holds
+        in any order.
+
+        It is nan where D is negative, as the epoch then raises F; inf where D alone is zero.
+        """
+        largest = self.batch_gradient_norm[self.denominator > 0].max()
+        with np.errstate(all="ignore"):
+            full, step, batch = (
+                g / (largest or 1.0)
+                for g in (self.full_gradient, self.step_gradient, self.batch_gradient_norm)
+            )
+            drop = float(np.vdot(full, step).real) * np.count_nonzero(self.denominator)
+            ratio = quotient(self._mean_over_samples(batch**2), drop)
+        return (1 + ratio) / 2 if drop >= 0 else float("nan")
 
     def gradient_variance(self, *, estimate: bool = False) -> float:
         r"""Return the trace of the covariance of the **samples'** gradients, tr Σ.

@@ -26,6 +26,8 @@ class Tally:
         self._n_bytes = 0
         self._total = 0.0
         self._mean: Tensor | None = None
+        self._votes: Tensor | None = None  # the plain sum of the batches' gradients
+        self._n_votes = 0
         self._spread = [0.0, 0.0, 0.0]  # squared error, noise, its squared error: all weighted
         self._squares = 0.0  # the sum of n_b times the squared distance from the mean
 
@@ -55,6 +57,9 @@ class Tally:
         # mean, never differences of squares, which would cancel.
         added = float(weights.sum())
         mean = weights.to(double) @ rows / (added or 1.0)
+        votes = rows.sum(dim=0)
+        self._votes = votes if self._votes is None else self._votes.add_(votes)
+        self._n_votes += len(rows)
         self._squares += float(weights @ _norms(rows.sub_(mean)).square())
         if self._mean is None:
             self._mean = torch.zeros_like(mean)
@@ -87,7 +92,8 @@ class Tally:
             denominator=denominator,
             n_samples=n_samples.astype(np.int64),
             batch_gradient_norm=norm,
-            full_gradient=np.zeros(0) if self._mean is None else self._mean.numpy(),
+            full_gradient=_as_array(self._mean),
+            step_gradient=_as_array(self._votes) / (self._n_votes or 1),
             between_batch_variance=self._squares / total,
             kept_gradient=self._gradient(),
             **(spread | known),
@@ -104,6 +110,10 @@ class Tally:
             self._kept = None
         elif self._kept is not None:
             self._kept.append(gradient)
+
+
+def _as_array(vector: Tensor | None) -> NDArray[Any]:
+    return np.zeros(0) if vector is None else vector.numpy()
 
 
 def _norms(vectors: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def flat_gradient(loss, model):
 def assert_same(one, other, rtol=1e-10, atol=1e-12):
     for name in ("loss", "denominator", "n_samples", "batch_gradient_norm", "gradient"):
         assert_allclose(getattr(one, name), getattr(other, name), rtol, atol, err_msg=name)
-    for name in ("full_gradient", "between_batch_variance", "empirical_risk"):
+    for name in ("full_gradient", "step_gradient", "between_batch_variance", "empirical_risk"):
         assert_allclose(getattr(one, name), getattr(other, name), rtol, atol, err_msg=name)
 
 

@@ -77,6 +77,7 @@ class TestEveryNumberAgainstALoopOverSamples:
         assert_array_equal(found.n_samples, sizes)
         assert_allclose(found.batch_gradient_norm, norms, rtol, rtol * scale)
         assert_allclose(found.full_gradient, full, rtol, rtol * scale)
+        assert_allclose(found.step_gradient, gradient.mean(axis=0), rtol, rtol * scale)
         assert_allclose(found.empirical_risk, share @ loss, rtol, rtol * scale)
         assert_allclose(found.full_gradient_norm, np.linalg.norm(full), rtol, rtol * scale)
         assert_allclose(found.mean_batch_gradient_norm, share @ norms, rtol, rtol * scale)
@@ -256,10 +257,14 @@ class TestRefusals:
 
     def test_a_survey_whose_parts_do_not_match(self):
         ones = np.ones(2)
-        with pytest.raises(ValueError, match="one value a batch, and full_gradient one a param"):
-            Survey(ones, ones, np.ones(3), ones, ones, 0.0)
+        with pytest.raises(ValueError, match="one value a batch, and full_gradient and step_"):
+            Survey(ones, ones, np.ones(3), ones, ones, ones, 0.0)
+        with pytest.raises(
+            ValueError, match=r"step_gradient one a parameter, got .*\[\(2,\), \(3,\)\]"
+        ):
+            Survey(ones, ones, ones, ones, ones, np.ones(3), 0.0)
         with pytest.raises(ValueError, match=r"kept_gradient must have shape \(2, 2\)"):
-            Survey(ones, ones, ones, ones, ones, 0.0, np.ones((2, 3)))
+            Survey(ones, ones, ones, ones, ones, ones, 0.0, np.ones((2, 3)))
 
 
 def test_losses_and_gradients_that_overflow_are_surveyed_without_a_warning():
@@ -283,6 +288,6 @@ def test_a_survey_at_a_glance():
 
 def test_what_a_survey_holds_cannot_be_written_to():
     found = from_gradients([[1.0], [2.0]])
-    for name in ("loss", "denominator", "n_samples", "gradient", "full_gradient"):
+    for name in ("loss", "denominator", "n_samples", "gradient", "full_gradient", "step_gradient"):
         with pytest.raises(ValueError, match="read-only"):
             getattr(found, name)[0] = 0
