@@ -76,9 +76,7 @@ class Attachment:
             _are_sums(criteria), sizes, guard, from_criteria=from_criteria, measure=measure
         )
         self._updates = Updates(parameters) if "update_norm" in also else None
-        self._seen: SeenSamples | None = None
-        if rows.fingerprints is not None:
-            self._seen = SeenSamples(rows.fingerprints, self._without_fingerprints, guard)
+        self._seen = SeenSamples(rows.fingerprints, self._without_fingerprints, guard)
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None
@@ -93,8 +91,7 @@ class Attachment:
             starts = None if self._updates is None else self._step_starts
             self._steps = Steps(optimizer, self._add_row, self._step_ends, guard, starts)
             self._listener.listen()
-            if self._seen is not None:
-                self._seen.listen()
+            self._seen.listen()
             if self._found is not None:
                 self._found.listen()
         except BaseException:
@@ -107,8 +104,7 @@ class Attachment:
         self._stop_finding()
         self._guard.stop()
         self._listener.stop()
-        if self._seen is not None:
-            self._seen.stop()
+        self._seen.stop()
         if self._criteria is not None:
             self._criteria.remove()
         if self._steps is not None and self._steps.remove():
@@ -146,7 +142,7 @@ class Attachment:
         if kept is None or self._rows.n_steps == self._n_before:
             return
         if kept.full_at is None:
-            if not kept.n_seen:
+            if not kept.has_new:
                 self._messages.no_samples_seen()
         elif kept.full_at >= self._n_before:  # and not in what it continues
             self._messages.no_more_fingerprints(kept.full_at, "more do not fit into memory=")
@@ -164,10 +160,14 @@ class Attachment:
         seen = self.losses.take(gradients)
         self._messages.count(seen)
         local = () if self._local is None else self._local.take(parameters.seen)
-        samples = () if self._seen is None else self._seen.take()
-        unclipped = self.losses.unclipped
         self._rows.append(
-            seen, parameters.step_sizes(), gradients, local, skipped, unclipped, samples
+            seen,
+            parameters.step_sizes(),
+            gradients,
+            local,
+            skipped,
+            self.losses.unclipped,
+            self._seen.take(),
         )
 
     def _step_starts(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgd_analysis._arrays import as_array
+from sgd_analysis.history.also import SEEN
 from sgd_analysis.history.fingerprints import Fingerprints
+from sgd_analysis.history.history import History
 
 _BYTES = 8  # of a fingerprint, and of where those of a step end
 _WAITING = 256  # steps whose fingerprints wait to be stored together
 _GROWTH = 1.125
+_NONE = Fingerprints(np.empty(0, np.uint64), np.empty(0, np.int64))
 
 
 class _State(NamedTuple):
@@ -33,6 +36,15 @@ class _State(NamedTuple):
         return int(self.ends[self.n_steps - 1]) if self.n_steps else 0
 
 
+def shared_out(
+    memory: int, also: Collection[str], history: History | None
+) -> tuple[KeptFingerprints | None, int]:
+    """Return what keeps fingerprints, if they are wanted, and the bytes left for vectors."""
+    if SEEN not in also:
+        return None, memory
+    return KeptFingerprints(memory // 2, history), memory - memory // 2
+
+
 class KeptFingerprints:
     """The fingerprints of the first steps, in order.
 
@@ -40,24 +52,23 @@ class KeptFingerprints:
 
     Args:
         memory: the bytes they may take.
+        history: what they begin with.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, history: History | None) -> None:
         self.full_at: int | None = None  # the first step whose fingerprints did not fit
         self._memory = memory
-        self._state = _State(np.empty(0, np.uint64), np.empty(0, np.int64), 0, [])
+        begin = (history and history.fingerprints) or _NONE
+        self._state = _State(begin.values, begin.ends, len(begin.ends), [])
+        if history is not None and len(begin.ends) < history.n_steps:
+            self.full_at = len(begin.ends)
+        self._n_before = len(begin.values)
 
     @property
-    def n_seen(self) -> int:
-        """The number of samples."""
+    def has_new(self) -> bool:
+        """Whether there is any besides those it begins with."""
         state = self._state
-        return state.waiting[-1][0] if state.waiting else state.n_stored
-
-    def begin_with(self, before: Fingerprints, n_steps: int) -> None:
-        """Begin with those of an earlier recording of so many steps."""
-        self._state = _State(before.values, before.ends, len(before.ends), [])
-        if len(before.ends) < n_steps:
-            self.full_at = len(before.ends)
+        return (state.waiting[-1][0] if state.waiting else state.n_stored) > self._n_before
 
     def write(self, step: int, given: Sequence[Tensor]) -> None:
         """Take those that a step was given; what is on a device stays there."""

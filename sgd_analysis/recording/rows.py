@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgd_analysis._arrays import Value, quiet, read_only
-from sgd_analysis.history.also import BY_PARAMETER, BY_STEP, SEEN
+from sgd_analysis.history.also import BY_PARAMETER, BY_STEP
 from sgd_analysis.history.columns import ALWAYS
 from sgd_analysis.history.history import History
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.columns import Columns, Marks
 from sgd_analysis.recording.gradients import norm
 from sgd_analysis.recording.kept import KeptGradients, KeptNorms, KeptVectors
-from sgd_analysis.recording.kept_fingerprints import KeptFingerprints
+from sgd_analysis.recording.kept_fingerprints import shared_out
 from sgd_analysis.recording.paths import Paths
 from sgd_analysis.recording.step_loss import StepLoss
 
@@ -48,8 +48,7 @@ class Rows:
         history: History | None = None,
     ) -> None:
         self.full_at: int | None = None  # the first step whose vectors did not fit
-        self.fingerprints = KeptFingerprints(memory // 2) if SEEN in also else None
-        self._memory = memory if self.fingerprints is None else memory - memory // 2
+        self.fingerprints, self._memory = shared_out(memory, also, history)
         local = local and gradients != "none"
         self._also = also
         self._columns = Columns([*also, "local_norm"] if local else also)
@@ -210,8 +209,6 @@ class Rows:
         ):
             if rows is not None and before is not None:
                 rows.begin_with(before)
-        if self.fingerprints is not None and history.fingerprints is not None:
-            self.fingerprints.begin_with(history.fingerprints, history.n_steps)
         self._limit(history.n_steps)
         self._columns.extend(columns, history.step_size, history.epoch, history.n_epochs)
         if self._paths is not None and history.gradients is not None:

@@ -30,21 +30,22 @@ class SeenSamples:
     A loop that fetches a batch ahead has its first step see two, and its last one none.
 
     Args:
-        kept: where they will be kept, while there is room.
+        kept: where they will be kept, while there is room; None if they are not wanted.
         failed: called with the error if a batch has none; no more are taken then.
         guard: wraps a hook so that no error of it reaches the loop.
     """
 
     def __init__(
-        self, kept: KeptFingerprints, failed: Callable[[Exception], None], guard: Guard
+        self, kept: KeptFingerprints | None, failed: Callable[[Exception], None], guard: Guard
     ) -> None:
         self._kept, self._failed, self._guard = kept, failed, guard
         self._given: dict[int, _Given] = {}  # by thread
         self._thread: int | None = None  # that has made a step
 
     def listen(self) -> None:
-        """Look at loaders from now on."""
-        listeners.add(self)
+        """Look at loaders from now on, if that is wanted."""
+        if self._kept is not None:
+            listeners.add(self)
 
     def stop(self) -> None:
         """Look at them no more."""
@@ -78,7 +79,7 @@ class SeenSamples:
         thread = threading.get_ident()
         if not torch.is_grad_enabled() or self._thread not in (None, thread):
             return
-        if self._kept.full_at is not None:
+        if self._kept is None or self._kept.full_at is not None:
             self.stop()
             return
         try:

@@ -129,7 +129,7 @@ def repeated_samples(history: History) -> RepeatedSamples:
         )
     seen = [_seen(history[e]) for e in range(history.n_epochs)]
     nothing = np.empty(0, np.uint64)
-    pairs = zip([nothing, *seen[:-1]], seen, strict=True)
+    pairs = zip([nothing, *seen], seen, strict=False)
     again, in_place, neighbours, order = np.array([_since(*p) for p in pairs]).reshape(-1, 4).T
     ranks = [[_seen(rank[e]) for rank in history.ranks] for e in range(history.n_epochs)]
     return RepeatedSamples(
