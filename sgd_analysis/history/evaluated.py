@@ -22,7 +22,7 @@ _TAKEN = re.compile(
     r"epoch|step|(n_)?(steps|epochs|samples)|denominator|divisor|skipped|step_size(_\d+)?|loss|"
     r"(own_)?objective|batch_loss|mean_batch_loss|running_loss|"
     r"(mean_|path_|local_|mean_local_)?gradient_norm|(mean_)?(unclipped|update)_norm|"
-    r"norms_by_parameter"
+    r"norms_by_parameter|fingerprints"
 )
 
 
