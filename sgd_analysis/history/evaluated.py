@@ -23,7 +23,7 @@ _TAKEN = re.compile(
     r"(own_)?objective|batch_loss|mean_batch_loss|running_loss|(running_)?size_weighted_loss|"
     r"size_weighting|"
     r"(mean_|path_|local_|mean_local_)?gradient_norm|(mean_)?(unclipped|update)_norm|"
-    r"norms_by_parameter"
+    r"norms_by_parameter|fingerprints"
 )
 
 

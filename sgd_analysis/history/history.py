@@ -15,6 +15,7 @@ from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
 from sgd_analysis.history import also, archive, evaluated, summary, writers
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
+from sgd_analysis.history.fingerprints import Fingerprints
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
 from sgd_analysis.history.size_weighting import VISIBLE, median_change
 from sgd_analysis.history.tables import by_step, framed
@@ -60,6 +61,8 @@ class History:
             for each to weigh by its size; nan where that is not known; None if it is nothing.
         also: what was asked for by `record(..., also=[...])`, by its name: `unclipped_norm` and
             `update_norm` (n_steps,), `norms_by_parameter` (n_kept, n) of the first steps.
+        fingerprints: which samples each step has seen, where `record(..., also=["fingerprints"])`
+            asked for it; in a history gathered from several processes, those of all of them.
         evaluated: what the loop evaluated when its epochs had ended, (n_epochs,) a name; nan where
             it did not. In a history gathered from several processes it is rank 0's.
         ranks: in a history gathered from several processes, the history of each.
@@ -98,6 +101,7 @@ class History:
     divisor: NDArray[np.float64] | None = None
     size_weighting: NDArray[np.float64] | None = None
     also: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    fingerprints: Fingerprints | None = None
     evaluated: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     ranks: tuple[History, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -117,6 +121,11 @@ class History:
         object.__setattr__(self, "evaluated", evaluated.checked(self.evaluated, self.n_epochs))
         if self.kept_weights is not None:
             self._check_weights()
+        if self.fingerprints is not None and len(self.fingerprints.ends) > self.n_steps:
+            raise ValueError(
+                f"fingerprints must be those of the first of {self.n_steps} steps, got "
+                f"{len(self.fingerprints.ends)} ends"
+            )
         if not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata must be a mapping, got {self.metadata!r}")
 
@@ -366,6 +375,7 @@ class History:
             kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
             n_epochs=max(finished.stop - first, 0),
             also={name: array[steps] for name, array in self.also.items()},
+            fingerprints=self.fingerprints and self.fingerprints.part(steps),
             evaluated={name: column[finished] for name, column in self.evaluated.items()},
             ranks=tuple(rank[epochs] for rank in self.ranks),
             metadata=self.metadata,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet
+from sgd_analysis.history.fingerprints import Fingerprints
 from sgd_analysis.history.history import History
 from sgd_analysis.recording.processes import distributed
 from sgd_analysis.recording.shards import unsharded
@@ -55,6 +56,7 @@ def _together(ranks: list[History]) -> History:
         divisor=divisor,
         size_weighting=_size_weighting(counted, divisor),
         local_gradients=None,
+        fingerprints=_interleaved([rank.fingerprints for rank in counted]),
         ranks=tuple(ranks),
     )
     return unsharded(together) if is_sharded else together
@@ -78,6 +80,22 @@ def _size_weighting(
         _size_weighted_mean(ranks, name) for name in ("size_weighted_loss", "batch_loss")
     )
     return (weighted - as_is) * (1 if divisor is None else divisor)
+
+
+def _interleaved(ranks: list[Fingerprints | None]) -> Fingerprints | None:
+    """Return what the steps of all ranks have seen, of each step one rank after the other."""
+    known = [rank for rank in ranks if rank is not None]
+    if not known:
+        return None
+    n_kept = min(len(rank.ends) for rank in known)
+    ends = np.array([rank.ends[:n_kept] for rank in known])
+    by_step = [
+        values
+        for each in zip(*(np.split(r.values, r.ends)[:n_kept] for r in known), strict=True)
+        for values in each
+    ]
+    values = np.concatenate(by_step) if by_step else np.empty(0, np.uint64)
+    return Fingerprints(values, ends.sum(axis=0))
 
 
 def _of_different_batches(ranks: list[History]) -> list[History]:

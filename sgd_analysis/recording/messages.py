@@ -192,6 +192,20 @@ class Messages:
             'more, or gradients="norms" to have no more than that from the first step on',
         )
 
+    def no_more_fingerprints(self, n_kept: int, reason: str) -> None:
+        """Say after how many steps fingerprints have ended."""
+        self._once(
+            "fingerprints", f"fingerprints were kept of the first {n_kept} steps only: {reason}"
+        )
+
+    def no_samples_seen(self) -> None:
+        """Say that there was nothing to take fingerprints of."""
+        self._once(
+            "fingerprints",
+            "no fingerprint was taken: no DataLoader gave the batches in the thread that makes the "
+            "steps, and what else gives them cannot be seen",
+        )
+
     def _once(self, about: str, message: str) -> None:
         if about not in self._said:
             self._said.add(about)

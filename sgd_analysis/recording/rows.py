@@ -19,6 +19,7 @@ from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.columns import Columns, Marks
 from sgd_analysis.recording.gradients import norm
 from sgd_analysis.recording.kept import KeptGradients, KeptNorms, KeptVectors
+from sgd_analysis.recording.kept_fingerprints import shared_out
 from sgd_analysis.recording.paths import Paths
 from sgd_analysis.recording.step_loss import StepLoss
 
@@ -49,7 +50,7 @@ class Rows:
         history: History | None = None,
     ) -> None:
         self.full_at: int | None = None  # the first step whose vectors did not fit
-        self._memory = memory
+        self.fingerprints, self._memory = shared_out(memory, also, history)
         local = local and gradients != "none"
         self._also = also
         self._columns = Columns([*also, "local_norm"] if local else also)
@@ -102,6 +103,7 @@ class Rows:
         local: Sequence[Tensor | None] = (),
         skipped: Value = False,
         unclipped: Value | None = None,
+        seen_samples: Sequence[Tensor] = (),
     ) -> None:
         """Add the row of a step that is about to be made."""
         step = self._columns.n_rows
@@ -110,6 +112,8 @@ class Rows:
         marks = _marks(seen, skipped, unclipped)
         # What may fail, for want of memory or by an interrupt, comes first: the row is there when
         # the columns have it, and no half of one is left behind.
+        if self.fingerprints is not None:
+            self.fingerprints.write(step, seen_samples)
         if self.full_at is None:
             self._keep(step, gradients, local)
         if self.full_at is not None or not self._whole:
@@ -180,6 +184,7 @@ class Rows:
             local_gradients=local,
             kept_weights=None if self._weights is None else read_only(self._weights.rows),
             also=self._asked_for(),
+            fingerprints=self.fingerprints and self.fingerprints.rows(self.n_steps),
             evaluated={name: read_only(column) for name, column in evaluated.items()},
             metadata=metadata,
         )
@@ -228,6 +233,8 @@ class Rows:
         self._columns.resolve()
         for kept in self._kinds():
             kept.store(self._n_whole())
+        if self.fingerprints is not None:
+            self.fingerprints.store(self.n_steps)
         if self._paths is not None:
             self._paths.store(self.n_steps)
         if self._gradients is not None:

@@ -9,7 +9,8 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PARTS = [(part, [entry["file"] for entry in part["chapters"]]) for part in TOC["parts"]]
 LISTED = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
 NUMBERED = [page for part, pages in PARTS if part.get("numbered") for page in pages]
-CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/")]
+CASEBOOK = "book/casebook"  # a chapter of another kind: many short cases
+CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") and page != CASEBOOK]
 
 # Written before there was a template; a chapter that has all its parts leaves this list.
 BEFORE_THE_TEMPLATE = [

@@ -6,6 +6,7 @@ there already.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -30,7 +31,7 @@ from playwright.sync_api import (
     expect,
 )
 
-from tests.book.contents import CHAPTERS, LISTED, ROOT
+from tests.book.contents import CASEBOOK, CHAPTERS, LISTED, NUMBERED, ROOT
 
 GENERATED = ["genindex", "prf-prf", "search"]
 
@@ -314,23 +315,46 @@ def test_the_sites_address_leads_to_the_first_page(reading: Reading, access: str
         assert not any(reader.troubles.values()), reader.troubles
 
 
+def search_for(words: str, reader: Reader) -> Locator:
+    """The links that a search for some words leads to."""
+    tab = reader.open("search")
+    tab.get_by_role("main").get_by_role("searchbox").fill(words)
+    tab.keyboard.press("Enter")
+    tab.get_by_text("Search finished").wait_for()
+    return tab.locator("#search-results li > a")
+
+
+def pages_of(links: Locator) -> list[str]:
+    """The numbered pages that links lead to, each once."""
+    addresses = links.evaluate_all("(links) => links.map((a) => a.getAttribute('href'))")
+    pages = [re.sub(r"\.html.*", "", address) for address in addresses]
+    return [page for page in dict.fromkeys(pages) if page in NUMBERED]
+
+
 @each_access
 def test_the_search_for_triangle_leads_to_the_chapter_on_sums(
     reading: Reading, access: str
 ) -> None:
     with reading(View(access=access)) as reader:
-        tab = reader.open("search")
-        tab.get_by_role("main").get_by_role("searchbox").fill("triangle")
-        tab.keyboard.press("Enter")
-        tab.get_by_text("Search finished").wait_for()
-        links = tab.locator("#search-results li > a")
-        addresses = links.evaluate_all("(links) => links.map((a) => a.getAttribute('href'))")
-        chapters = [address for address in addresses if address.removesuffix(".html") in CHAPTERS]
-        assert "book/sum-of-losses.html" in chapters[:3]
+        links = search_for("triangle", reader)
+        assert "book/sum-of-losses" in pages_of(links)[:3]
         links.filter(has_text="Why is my epoch loss not my loss?").click()
-        tab.wait_for_url("**/book/sum-of-losses.html*")
-        expect(tab.get_by_role("heading", level=1)).to_contain_text("Why is my epoch loss")
+        reader.tab.wait_for_url("**/book/sum-of-losses.html*")
+        heading = reader.tab.get_by_role("heading", level=1)
+        expect(heading).to_contain_text("Why is my epoch loss")
         assert not any(reader.troubles.values()), reader.troubles
+
+
+SYMPTOMS = [
+    *("stairs", "staircase", "memorise", "overfit", "worker", "token", "padding"),
+    *("accumulation", "AMP", "resume", "spike"),
+]
+
+
+def test_the_search_for_a_symptom_leads_to_the_casebook(reading: Reading) -> None:
+    with reading(View(access="http")) as reader:
+        found = {word: pages_of(search_for(word, reader)) for word in SYMPTOMS}
+    assert {word for word, pages in found.items() if CASEBOOK not in pages[:3]} == set()
 
 
 # Folds
