@@ -7,6 +7,8 @@ A loop of your own
     What did every step of it see?                    record, Recorder
     And of a loop, or a script, I cannot edit?        record_all; python -m sgd_analysis script.py
     And how do I read what was recorded?              History
+    Which samples did it see, which came again?       repeated_samples, RepeatedSamples
+    Is the order of the batches much the same?        order_correlation, OrderCorrelation
 
 What holds at fixed weights
     What are the losses and gradients of my batches?  survey, Survey
@@ -82,6 +84,8 @@ from sgd_analysis.surveying.measures import (
     residual_norms,
 )
 from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
+from sgd_analysis.surveying.order_correlation import OrderCorrelation, order_correlation
+from sgd_analysis.surveying.repeated_samples import RepeatedSamples, repeated_samples
 from sgd_analysis.surveying.scaling import stability_limit
 from sgd_analysis.surveying.sharpness import preconditioned_sharpness
 from sgd_analysis.surveying.survey import Survey
@@ -105,7 +109,9 @@ __all__ = [
     "LossGap",
     "LyapunovExponents",
     "NoiseOfRanks",
+    "OrderCorrelation",
     "Recorder",
+    "RepeatedSamples",
     "ResidualNorms",
     "Run",
     "StoppingRule",
@@ -132,11 +138,13 @@ __all__ = [
     "mean_square_step_limit",
     "no_improvement",
     "noise_of_ranks",
+    "order_correlation",
     "path_gradient_norm_below",
     "preconditioned_sharpness",
     "quadratic_fit",
     "record",
     "record_all",
+    "repeated_samples",
     "reshuffle",
     "residual_norms",
     "running_loss_below",
