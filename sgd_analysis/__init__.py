@@ -16,6 +16,7 @@ What holds at fixed weights
     How large is a random batch's gradient?           expected_batch_gradient_norm_squared
     And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
     Several ranks train: how noisy are gradients?     noise_of_ranks, NoiseOfRanks
+    Is the step too long for the loss's curvature?    preconditioned_sharpness, stability_limit
 
 What is minimised
     A model's loss over my samples?                   FiniteSum
@@ -85,6 +86,8 @@ from sgd_analysis.surveying.measures import (
 from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
 from sgd_analysis.surveying.order_correlation import OrderCorrelation, order_correlation
 from sgd_analysis.surveying.repeated_samples import RepeatedSamples, repeated_samples
+from sgd_analysis.surveying.scaling import stability_limit
+from sgd_analysis.surveying.sharpness import preconditioned_sharpness
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
@@ -137,6 +140,7 @@ __all__ = [
     "noise_of_ranks",
     "order_correlation",
     "path_gradient_norm_below",
+    "preconditioned_sharpness",
     "quadratic_fit",
     "record",
     "record_all",
@@ -146,6 +150,7 @@ __all__ = [
     "running_loss_below",
     "second_moment_operator",
     "shuffle_once",
+    "stability_limit",
     "survey",
     "train",
     "train_ensemble",

@@ -23,6 +23,7 @@ from sgd_analysis.recording.rows import Rows
 from sgd_analysis.recording.seen_samples import SeenSamples
 from sgd_analysis.recording.steps import Steps
 from sgd_analysis.recording.updates import Updates
+from sgd_analysis.recording.votes import Votes
 
 
 class Attachment:
@@ -75,6 +76,7 @@ class Attachment:
         self.losses = losses = SeenLosses(
             _are_sums(criteria), sizes, guard, from_criteria=from_criteria, measure=measure
         )
+        self._votes = Votes()
         self._updates = Updates(parameters) if "update_norm" in also else None
         self.samples = SeenSamples(rows, messages, guard)
         self._local = LocalGradients(guard) if watches_local else None
@@ -131,10 +133,12 @@ class Attachment:
         elif self._parameters.have_moved():
             self._messages.no_step_of_what_has_moved()
 
-    def look_for_rescaling(self) -> None:
-        """Say if the loop has multiplied gradients by hand, in the first epoch."""
-        if found := self.losses.rescaling.found():
-            self._messages.rescaled(*found)
+    def look_at_first_epoch(self) -> None:
+        """Say if the loop has multiplied gradients by hand, or its passes weigh by no sizes."""
+        if factors := self.losses.rescaling.found():
+            self._messages.rescaled(*factors)
+        if losses := self._votes.found():
+            self._messages.one_vote_each(*losses)
 
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
@@ -148,6 +152,7 @@ class Attachment:
         gradients, skipped = parameters.gradients()
         seen = self.losses.take(gradients)
         self._messages.count(seen)
+        self._votes.step(seen.loss, seen.size_weighting)
         local = () if self._local is None else self._local.take(parameters.seen)
         self._rows.append(
             seen,
@@ -178,7 +183,7 @@ class Attachment:
     def _end_epoch(self) -> None:
         self._rows.end_epoch()
         self.losses.end_epoch()
-        self.look_for_rescaling()
+        self.look_at_first_epoch()
         self._epoch_ends()
         self._messages.log()
 

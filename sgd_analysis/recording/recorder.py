@@ -442,8 +442,9 @@ class Recorder:
 
         Returns:
             On rank 0 the global history: its losses are size-weighted means over the ranks (plain
-            means if the objectives are sums), its `n_samples` and denominators sums over them, its
-            gradients the averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
+            means if the objectives are sums), its `objective` the plain mean, whose gradient is the
+            averaged one, its `n_samples` and denominators sums over them, its gradients the
+            averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
             the history of each rank with its local gradients. Of sharded parameters (DTensors, as
             `fully_shard` and `parallelize_module` make them) each rank has recorded its own
             shards, the first of those that hold the same; here they are put together. Ranks of
@@ -474,7 +475,7 @@ class Recorder:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
-        self._attachment.look_for_rescaling()
+        self._attachment.look_at_first_epoch()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()

@@ -491,6 +491,13 @@ class TestGathering:
             assert_allclose(gathered.loss[k], oracle(both, 0, weights)[0], rtol=1e-10)
         assert_allclose(gathered.running_loss, gathered.loss.reshape(2, 3).mean(1), rtol=1e-10)
 
+    def test_the_objective_is_the_mean_over_the_ranks_whatever_their_sizes(self, ranks):
+        """Its gradient is the averaged one: one rank, one vote."""
+        gathered, (one, other) = self.of(ranks, "plain")
+        assert_allclose(gathered.objective, (one.loss + other.loss) / 2, rtol=1e-12)
+        assert_array_equal(gathered.size_weighted_loss, gathered.loss)
+        assert (abs(gathered.objective / gathered.loss - 1) > 1e-3).all()
+
     def test_the_gradient_is_the_averaged_one_and_the_ranks_keep_their_own(self, ranks):
         gathered, histories = self.of(ranks, "plain")
         assert gathered.evaluated.keys() == {"test"}
