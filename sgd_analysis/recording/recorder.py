@@ -488,7 +488,7 @@ class Recorder:
 
     def _new_messages(self) -> list[str]:
         self._attachment.look_for_steps()
-        self._attachment.look_for_fingerprints()
+        self._attachment.samples.look_for_missing()
         if self._attachment.losses.is_late:
             self._messages.late()
         if any(self._attachment.losses.unsure):
