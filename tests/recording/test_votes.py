@@ -178,6 +178,36 @@ class TestTheSizeWeightedLoss:
         mean = np.average(losses, weights=[5, 2])
         assert_allclose(history.size_weighted_loss, [mean * 2 / history.divisor[0]], rtol=2e-6)
 
+    @pytest.mark.parametrize("shape", ["sum over a sum", "rows"])
+    def test_is_known_where_the_loop_tells_the_sizes(self, shape):
+        """A mask by hand: nothing in the graph tells how many targets count."""
+
+        def masked(predictions, targets):
+            self.n = int((targets >= 0).sum())
+            losses = F.cross_entropy(predictions, targets, reduction="none")
+            if shape == "rows":
+                return losses[targets >= 0].mean(dim=0)
+            mask = (targets >= 0).float()
+            return (losses * mask).sum() / mask.sum()
+
+        run = Run(masked, padded, n_samples=lambda: self.n)
+        for sizes in ((9, 1), (2, 7, 4), (3, 3)):
+            run.step(*sizes)
+        history = run.close()
+        assert_allclose(history.size_weighted_loss, run.whole, rtol=2e-6)
+        assert (history.size_weighting[:2] != 0).all()
+
+    def test_leaves_torchs_error_at_a_graph_that_is_gone(self):
+        run = Run(by_hand, numbers, n_samples=lambda: 4)
+        for _ in range(2):
+            ((inputs, targets),) = run.parts([4])
+            loss = by_hand(run.model(inputs), targets) / targets.sum()
+            loss.backward()
+            with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+                loss.backward()
+            run.optimizer.step()
+        assert run.close().n_steps == 2
+
     def test_is_not_known_where_a_size_is_not(self):
         def cubed(predictions, targets):
             return F.cross_entropy(predictions, targets) ** 3
