@@ -452,10 +452,18 @@ class TestTheLineThatSaysSo:
         with pytest.warns(UserWarning, match=ONE_VOTE):
             run.close()
 
-    @pytest.mark.parametrize("settings", [{"factor": lambda n: n / 10}, {"factor": 1.0}])
-    def test_says_nothing_of_passes_that_weigh_by_their_sizes_or_have_the_same(self, settings):
-        sizes = (5, 5) if settings["factor"] == 1.0 else (9, 1)
-        assert self.said(sizes, sizes, **settings) == ""
+    def test_comes_with_a_scaler_too(self):
+        assert self.said((9, 1), scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+    @pytest.mark.parametrize("sizes", [(9, 1), (5, 5)])
+    def test_says_nothing_of_passes_that_weigh_by_their_sizes(self, sizes):
+        assert self.said(sizes, sizes, factor=lambda n: n / 10) == ""
+
+    @pytest.mark.parametrize("factor", [1.0, 0.25])
+    def test_is_no_false_alarm_where_passes_are_not_averaged(self, factor):
+        """A GAN's, say, of real and of fake samples: they need be no parts of one batch."""
+        assert self.said((9, 1), (2, 8), (1, 6), factor=factor) == ""
+        assert (self.history.size_weighting != 0).all()
 
     @pytest.mark.parametrize("n_steps", [2, 3, 20])
     @pytest.mark.parametrize("last", [(8, 8, 8, 1), (8, 1), (1,), (8, 8, 8, 7)])
