@@ -152,7 +152,7 @@ class Attachment:
         gradients, skipped = parameters.gradients()
         seen = self.losses.take(gradients)
         self._messages.count(seen)
-        self._votes.step(seen.loss, seen.size_weighting)
+        self._votes.step(seen.loss, seen.size_weighting, seen.votes)
         local = () if self._local is None else self._local.take(parameters.seen)
         self._rows.append(
             seen,
