@@ -7,6 +7,8 @@ A loop of your own
     What did every step of it see?                    record, Recorder
     And of a loop, or a script, I cannot edit?        record_all; python -m sgd_analysis script.py
     And how do I read what was recorded?              History
+    Which samples did it see, which came again?       repeated_samples, RepeatedSamples
+    Is the order of the batches much the same?        order_correlation, OrderCorrelation
 
 What holds at fixed weights
     What are the losses and gradients of my batches?  survey, Survey
@@ -15,6 +17,7 @@ What holds at fixed weights
     How large is a random batch's gradient?           expected_batch_gradient_norm_squared
     And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
     Several ranks train: how noisy are gradients?     noise_of_ranks, NoiseOfRanks
+    Is the step too long for the loss's curvature?    preconditioned_sharpness, stability_limit
 
 What is minimised
     A model's loss over my samples?                   FiniteSum
@@ -82,7 +85,11 @@ from sgd_analysis.surveying.measures import (
     residual_norms,
 )
 from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
+from sgd_analysis.surveying.order_correlation import OrderCorrelation, order_correlation
+from sgd_analysis.surveying.repeated_samples import RepeatedSamples, repeated_samples
 from sgd_analysis.surveying.risk_estimate import RiskEstimate, estimate_empirical_risk
+from sgd_analysis.surveying.scaling import stability_limit
+from sgd_analysis.surveying.sharpness import preconditioned_sharpness
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator
@@ -104,7 +111,9 @@ __all__ = [
     "LossGap",
     "LyapunovExponents",
     "NoiseOfRanks",
+    "OrderCorrelation",
     "Recorder",
+    "RepeatedSamples",
     "ResidualNorms",
     "RiskEstimate",
     "Run",
@@ -133,15 +142,19 @@ __all__ = [
     "mean_square_step_limit",
     "no_improvement",
     "noise_of_ranks",
+    "order_correlation",
     "path_gradient_norm_below",
+    "preconditioned_sharpness",
     "quadratic_fit",
     "record",
     "record_all",
+    "repeated_samples",
     "reshuffle",
     "residual_norms",
     "running_loss_below",
     "second_moment_operator",
     "shuffle_once",
+    "stability_limit",
     "survey",
     "train",
     "train_ensemble",

@@ -14,6 +14,8 @@ from sgd_analysis._arrays import read_only
 BY_PARAMETER = "norms_by_parameter"  # (n_kept, n) of the first steps, as far as they fit
 BY_STEP = ("unclipped_norm", "update_norm")  # (n_steps,)
 NAMES = (*BY_STEP, BY_PARAMETER)
+SEEN = "fingerprints"  # of each sample, and so no array with a row a step
+MAY_BE_ASKED_FOR = (*NAMES, SEEN)
 
 Also: TypeAlias = Mapping[str, NDArray[np.float64]]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sgd_analysis.history.also import NAMES
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN
+from sgd_analysis.history.fingerprints import Fingerprints
 from sgd_analysis.history.npz import Npz
 from sgd_analysis.history.replacing import clear, replacing
 from sgd_analysis.history.vectors import Vectors
@@ -23,7 +24,7 @@ Made = TypeVar("Made")
 _FORMAT = "sgd_analysis.History"
 _VERSION = 3  # a reader of version n reads every version up to n
 _IF_THERE = ("kept_weights", *IF_GIVEN)
-_VECTORS = ("gradients", "local_gradients")
+_PARTS = {"gradients": Vectors, "local_gradients": Vectors, "fingerprints": Fingerprints}
 
 
 def write(path: str | os.PathLike[str], history: Any) -> None:
@@ -74,9 +75,9 @@ def _describe(history: Any, arrays: dict[str, NDArray[Any]], prefix: str = "") -
     for name in (*ALWAYS, *_IF_THERE):
         if (column := getattr(history, name)) is not None:
             arrays[prefix + name] = column
-    for name in _VECTORS:
-        if (vectors := getattr(history, name)) is not None:
-            for part, array in vectors.arrays():
+    for name in _PARTS:
+        if (several := getattr(history, name)) is not None:
+            for part, array in several.arrays():
                 arrays[f"{prefix}{name}.{part}"] = array
     arrays.update((f"{prefix}also.{name}", array) for name, array in history.also.items())
     if history.evaluated:  # its names are the user's: no part of the file's structure
@@ -94,10 +95,10 @@ def _build(
 ) -> Made:
     parts: dict[str, Any] = {name: arrays[prefix + name] for name in ALWAYS}
     parts |= {name: arrays.get(prefix + name) for name in _IF_THERE}
-    for name in _VECTORS:
+    for name, kind in _PARTS.items():
         start = f"{prefix}{name}."
         found = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
-        parts[name] = Vectors(**found) if found else None
+        parts[name] = kind(**found) if found else None
     evaluated = zip(
         description.get("evaluated", ()), arrays.get(f"{prefix}evaluated", ()), strict=True
     )

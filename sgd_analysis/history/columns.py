@@ -18,7 +18,11 @@ ALWAYS: dict[str, Any] = {
     "denominator": np.float64,
     "skipped": np.bool_,
 }
-IF_GIVEN: dict[str, Any] = {"own_objective": np.float64, "divisor": np.float64}
+IF_GIVEN: dict[str, Any] = {
+    "own_objective": np.float64,
+    "divisor": np.float64,
+    "size_weighting": np.float64,
+}
 
 
 @quiet

@@ -20,9 +20,10 @@ Columns: TypeAlias = dict[str, NDArray[np.float64]]
 # The names that the tables by step and by epoch, and a history itself, have for other numbers.
 _TAKEN = re.compile(
     r"epoch|step|(n_)?(steps|epochs|samples)|denominator|divisor|skipped|step_size(_\d+)?|loss|"
-    r"(own_)?objective|batch_loss|mean_batch_loss|running_loss|"
+    r"(own_)?objective|batch_loss|mean_batch_loss|running_loss|(running_)?size_weighted_loss|"
+    r"size_weighting|"
     r"(mean_|path_|local_|mean_local_)?gradient_norm|(mean_)?(unclipped|update)_norm|"
-    r"norms_by_parameter"
+    r"norms_by_parameter|fingerprints"
 )
 
 

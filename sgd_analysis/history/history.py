@@ -15,7 +15,9 @@ from sgd_analysis._arrays import quiet, read_only, sums, weighted_means
 from sgd_analysis.history import also, archive, evaluated, summary, writers
 from sgd_analysis.history.columns import ALWAYS, IF_GIVEN, as_column, check_shapes
 from sgd_analysis.history.epochs import Epochs
+from sgd_analysis.history.fingerprints import Fingerprints
 from sgd_analysis.history.path_gradient import as_means, path_gradient_norms, path_gradients
+from sgd_analysis.history.size_weighting import VISIBLE, median_change
 from sgd_analysis.history.tables import by_step, framed
 from sgd_analysis.history.vectors import Vectors
 
@@ -55,8 +57,12 @@ class History:
         own_objective: (n_steps,) the objective where `loss` is not, else nan; None if it always is.
         divisor: (n_steps,) of objectives that are sums, what makes means over the batch of them
             and their gradients; None if they are means.
+        size_weighting: (n_steps,) what is to be added to an objective of several backward passes
+            for each to weigh by its size; nan where that is not known; None if it is nothing.
         also: what was asked for by `record(..., also=[...])`, by its name: `unclipped_norm` and
             `update_norm` (n_steps,), `norms_by_parameter` (n_kept, n) of the first steps.
+        fingerprints: which samples each step has seen, where `record(..., also=["fingerprints"])`
+            asked for it; in a history gathered from several processes, those of all of them.
         evaluated: what the loop evaluated when its epochs had ended, (n_epochs,) a name; nan where
             it did not. In a history gathered from several processes it is rank 0's.
         ranks: in a history gathered from several processes, the history of each.
@@ -93,7 +99,9 @@ class History:
     kept_weights: NDArray[Any] | None = None
     own_objective: NDArray[np.float64] | None = None
     divisor: NDArray[np.float64] | None = None
+    size_weighting: NDArray[np.float64] | None = None
     also: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    fingerprints: Fingerprints | None = None
     evaluated: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     ranks: tuple[History, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -113,6 +121,11 @@ class History:
         object.__setattr__(self, "evaluated", evaluated.checked(self.evaluated, self.n_epochs))
         if self.kept_weights is not None:
             self._check_weights()
+        if self.fingerprints is not None and len(self.fingerprints.ends) > self.n_steps:
+            raise ValueError(
+                f"fingerprints must be those of the first of {self.n_steps} steps, got "
+                f"{len(self.fingerprints.ends)} ends"
+            )
         if not isinstance(self.metadata, Mapping):
             raise TypeError(f"metadata must be a mapping, got {self.metadata!r}")
 
@@ -146,7 +159,7 @@ class History:
         object.__setattr__(self, "kept_weights", weights)
 
     def __repr__(self) -> str:
-        return summary.text(self.n_steps, self.running_loss)
+        return summary.text(self.n_steps, self.running_loss, self._seen_by_size())
 
     def _repr_html_(self) -> str:
         first = max(self.n_epochs - _SHOWN, 0)
@@ -176,6 +189,28 @@ class History:
             return self.loss
         mean = as_means(self.loss, self.divisor)
         return np.where(self.loss == self.objective, mean, self.loss)  # what is observed is a mean
+
+    @property
+    @quiet
+    def size_weighted_loss(self) -> NDArray[np.float64]:
+        r"""(n_steps,) each batch's loss if its backward passes weighed by their sizes.
+
+        A loop that accumulates the means L_j of K passes with the same factor c gives each of
+        them one vote, whatever its size n_j. The batch as a whole gives it to each sample:
+
+        .. math:: c K \sum_{j=1}^{K} \frac{n_j}{n_1 + \dots + n_K} L_j
+            \quad\text{in place of}\quad c \sum_{j=1}^{K} L_j
+
+        With c = 1/K it is the mean over all of the step's samples (or tokens: n_j is what the mean
+        divides by). It is `batch_loss` where a step has one pass, passes of equal sizes, or with
+        other factors than one vote each; where they are of different criteria, or see the same
+        samples; and where `loss` is not the objective but a mean over samples already. It is nan
+        where the size of a pass is not known.
+        """
+        if self.size_weighting is None:
+            return self.batch_loss
+        added = as_means(self.size_weighting, self.divisor)
+        return np.asarray(self.batch_loss + added)
 
     @property
     @quiet
@@ -340,6 +375,7 @@ class History:
             kept_weights=None if self.kept_weights is None else self.kept_weights[steps],
             n_epochs=max(finished.stop - first, 0),
             also={name: array[steps] for name, array in self.also.items()},
+            fingerprints=self.fingerprints and self.fingerprints.part(steps),
             evaluated={name: column[finished] for name, column in self.evaluated.items()},
             ranks=tuple(rank[epochs] for rank in self.ranks),
             metadata=self.metadata,
@@ -351,9 +387,10 @@ class History:
 
         Returns:
             `epoch`, its number in the run, from 1; `n_steps`; `n_samples`; `running_loss` and
-            `mean_batch_loss`; if gradients were recorded, `path_gradient_norm` and
-            `mean_gradient_norm`, the mean of its steps' gradient norms; `mean_unclipped_norm` and
-            `mean_update_norm` where they were asked for; and what was `evaluated`.
+            `mean_batch_loss`; `running_size_weighted_loss` where `size_weighted_loss` differs; if
+            gradients were recorded, `path_gradient_norm` and `mean_gradient_norm`, the mean of its
+            steps' gradient norms; `mean_unclipped_norm` and `mean_update_norm` where they were
+            asked for; and what was `evaluated`.
             (n_epochs,) each; steps that were skipped have no part in the norms.
             `to_pandas(by="epoch")` makes a DataFrame of them.
 
@@ -372,6 +409,9 @@ class History:
             "running_loss": self.running_loss,
             "mean_batch_loss": self.mean_batch_loss,
         }
+        if self.size_weighting is not None:
+            weighted = weighted_means(self.size_weighted_loss, self.denominator, edges)
+            table["running_size_weighted_loss"] = weighted
         if self.gradients is not None:
             used = np.where(self.skipped, 0.0, 1.0)
             table["path_gradient_norm"] = self.path_gradient_norm
@@ -386,9 +426,10 @@ class History:
         """Return what is known of each step, as columns of a table: one row a step.
 
         Returns:
-            The columns, and the norms of gradients, those by parameter as `norm of <name>` (nan
-            where they did not fit into memory), (n_steps,) each; with several parameter groups
-            `step_size_0`, `step_size_1`, … instead of `step_size`. Epochs are counted from 1.
+            The columns, `size_weighted_loss` where it differs, and the norms of gradients, those
+            by parameter as `norm of <name>` (nan where they did not fit into memory), (n_steps,)
+            each; with several parameter groups `step_size_0`, `step_size_1`, … instead of
+            `step_size`. Epochs are counted from 1.
             `to_pandas(by="step")` makes a DataFrame of them.
 
         Example:
@@ -399,6 +440,8 @@ class History:
             ([1, 1, 2, 2], (4,))
         """
         columns = {name: getattr(self, name) for name in ALWAYS}
+        if self.size_weighting is not None:
+            columns["size_weighted_loss"] = self.size_weighted_loss
         norms = {
             f"{name.removesuffix('s')}_norm": vectors.norm
             for name in ("gradients", "local_gradients")
@@ -537,6 +580,15 @@ class History:
             OSError: if there is no such file, or it cannot be read.
         """
         return archive.read(path, History)
+
+    @quiet
+    def _seen_by_size(self) -> NDArray[np.float64] | None:
+        """Return the running loss (n_epochs,) weighted by size, if that is another to the eye."""
+        if self.size_weighting is None:
+            return None
+        if median_change(self.loss, self.size_weighting) <= VISIBLE:
+            return None
+        return weighted_means(self.size_weighted_loss, self.denominator, self._epochs.edges)
 
     @property
     def _columns(self) -> dict[str, NDArray[Any]]:

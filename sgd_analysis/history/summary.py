@@ -11,15 +11,27 @@ from numpy.typing import NDArray
 
 _BARS = "▁▂▃▄▅▆▇█"
 _N_BARS = 12
-_SHOWN = ("running_loss", "mean_batch_loss", "path_gradient_norm")
+_SHOWN = (
+    "running_loss",
+    "running_size_weighted_loss",
+    "mean_batch_loss",
+    "path_gradient_norm",
+)
 
 
-def text(n_steps: int, running_loss: NDArray[np.float64]) -> str:
-    """Return one line: how much was recorded, and how the running loss (n_epochs,) went."""
+def text(
+    n_steps: int, running_loss: NDArray[np.float64], by_size: NDArray[np.float64] | None = None
+) -> str:
+    """Return one line: how much was recorded, and how the running loss (n_epochs,) went.
+
+    If it is to be seen, also how it would have gone with passes that weigh by their sizes.
+    """
     count = f"{n_steps} steps, {len(running_loss)} finished epochs"
     if not len(running_loss):
         return f"History({count})"
     ends = f"{running_loss[0]:.4g} {sparkline(running_loss)} {running_loss[-1]:.4g}"
+    if by_size is not None:
+        ends += f", weighted by size {by_size[0]:.4g} {sparkline(by_size)} {by_size[-1]:.4g}"
     return f"History({count}, running loss {ends})"
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgd_analysis._validation import kind_of, positive_number
-from sgd_analysis.history.also import NAMES
+from sgd_analysis.history.also import MAY_BE_ASKED_FOR, NAMES, SEEN
 from sgd_analysis.history.history import History
 
 
@@ -89,9 +89,9 @@ def checked_also(also: object) -> tuple[str, ...]:
     if isinstance(also, str) or not isinstance(also, Iterable):
         raise TypeError(f'also must be a list of names, such as ["update_norm"], got {also!r}')
     names = tuple(dict.fromkeys(also))
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in MAY_BE_ASKED_FOR]
     if unknown:
-        raise ValueError(f"also may name {', '.join(NAMES)}, got {unknown[0]!r}")
+        raise ValueError(f"also may name {', '.join(MAY_BE_ASKED_FOR)}, got {unknown[0]!r}")
     return names
 
 
@@ -183,8 +183,10 @@ def check_continues(
     had_gradients = history.gradients is not None
     _check_goes_on("gradients", had_gradients, gradients != "none", repr(gradients))
     _check_goes_on("weights", history.kept_weights is not None, weights, repr(weights))
-    for name in NAMES:
-        _check_goes_on(name, name in history.also, name in also, repr([*also]), "also")
+    had = dict.fromkeys(NAMES, False) | dict.fromkeys(history.also, True)
+    had[SEEN] = history.fingerprints is not None
+    for name, before_too in had.items():
+        _check_goes_on(name, before_too, name in also, repr([*also]), "also")
     for vectors in _vectors(history):
         if vectors.shape[-1] > n_parameters:
             raise ValueError(

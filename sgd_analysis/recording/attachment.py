@@ -20,8 +20,10 @@ from sgd_analysis.recording.parameters import Parameters
 from sgd_analysis.recording.pass_sizes import PassSizes
 from sgd_analysis.recording.processes import LocalGradients
 from sgd_analysis.recording.rows import Rows
+from sgd_analysis.recording.seen_samples import SeenSamples
 from sgd_analysis.recording.steps import Steps
 from sgd_analysis.recording.updates import Updates
+from sgd_analysis.recording.votes import Votes
 
 
 class Attachment:
@@ -74,7 +76,9 @@ class Attachment:
         self.losses = losses = SeenLosses(
             _are_sums(criteria), sizes, guard, from_criteria=from_criteria, measure=measure
         )
+        self._votes = Votes()
         self._updates = Updates(parameters) if "update_norm" in also else None
+        self._seen = SeenSamples(rows.fingerprints, self._without_fingerprints, guard)
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None
@@ -89,6 +93,7 @@ class Attachment:
             starts = None if self._updates is None else self._step_starts
             self._steps = Steps(optimizer, self._add_row, self._step_ends, guard, starts)
             self._listener.listen()
+            self._seen.listen()
             if self._found is not None:
                 self._found.listen()
         except BaseException:
@@ -101,6 +106,7 @@ class Attachment:
         self._stop_finding()
         self._guard.stop()
         self._listener.stop()
+        self._seen.stop()
         if self._criteria is not None:
             self._criteria.remove()
         if self._steps is not None and self._steps.remove():
@@ -127,10 +133,23 @@ class Attachment:
         elif self._parameters.have_moved():
             self._messages.no_step_of_what_has_moved()
 
-    def look_for_rescaling(self) -> None:
-        """Say if the loop has multiplied gradients by hand, in the first epoch."""
-        if found := self.losses.rescaling.found():
-            self._messages.rescaled(*found)
+    def look_at_first_epoch(self) -> None:
+        """Say if the loop has multiplied gradients by hand, or its passes weigh by no sizes."""
+        if factors := self.losses.rescaling.found():
+            self._messages.rescaled(*factors)
+        if losses := self._votes.found():
+            self._messages.one_vote_each(*losses)
+
+    def look_for_fingerprints(self) -> None:
+        """Say if there is no fingerprint though they were asked for, or no room for more."""
+        kept = self._rows.fingerprints
+        if kept is None or self._rows.n_steps == self._n_before:
+            return
+        if kept.full_at is None:
+            if not kept.has_new:
+                self._messages.no_samples_seen()
+        elif kept.full_at >= self._n_before:  # and not in what it continues
+            self._messages.no_more_fingerprints(kept.full_at, "more do not fit into memory=")
 
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
@@ -144,9 +163,16 @@ class Attachment:
         gradients, skipped = parameters.gradients()
         seen = self.losses.take(gradients)
         self._messages.count(seen)
+        self._votes.step(seen.loss, seen.size_weighting)
         local = () if self._local is None else self._local.take(parameters.seen)
         self._rows.append(
-            seen, parameters.step_sizes(), gradients, local, skipped, self.losses.unclipped
+            seen,
+            parameters.step_sizes(),
+            gradients,
+            local,
+            skipped,
+            self.losses.unclipped,
+            self._seen.take(),
         )
 
     def _step_starts(self) -> None:
@@ -168,7 +194,7 @@ class Attachment:
     def _end_epoch(self) -> None:
         self._rows.end_epoch()
         self.losses.end_epoch()
-        self.look_for_rescaling()
+        self.look_at_first_epoch()
         self._epoch_ends()
         self._messages.log()
 
@@ -204,6 +230,11 @@ class Attachment:
             self._updates.lay_out()
         if self._local is not None:
             self._local.watch(parameters)
+
+    def _without_fingerprints(self, error: Exception) -> None:
+        if self._rows.fingerprints is not None:
+            self._rows.fingerprints.full_at = n_kept = self._rows.n_steps
+            self._messages.no_more_fingerprints(n_kept, f"a batch has none: {error}")
 
     def _failed(self, error: Exception) -> None:
         self._messages.failure(self._rows.n_steps, error)

@@ -83,7 +83,7 @@ class SeenLosses:
         value = values.mean(output) if self._from_criteria else math.nan
         is_sum = self._sums[criterion]
         call = Call(criterion, node, value, denominator, n_samples, is_sum=is_sum)
-        if is_sum:
+        if is_sum or self._watches(passes):
             watch_factor(call, output.grad_fn, self._guard)
         passes.add(call)
 
@@ -111,7 +111,7 @@ class SeenLosses:
                 self._drop_cleared(passes)
             self.n_waiting += 1
             passes.is_sure = is_contested
-            passes.begin(roots, seeds, self._parameters, self._sizes)
+            passes.begin(roots, seeds, self._parameters, self._sizes, self._watches(passes))
 
     def ends(self) -> None:
         """Take note of its end."""
@@ -178,8 +178,12 @@ class SeenLosses:
         others = list(self._threads.values())
         return any(other.open is not None for other in others if other is not passes)
 
+    def _watches(self, passes: Passes) -> bool:
+        """Return whether a step may have several passes: most loops make one, and it takes time."""
+        return self._several or not self._n_steps or bool(passes.counted)
+
     def _end(self, passes: Passes) -> None:
-        looks = self._several or not self._n_steps  # it takes time, and most loops make one pass
+        looks = self._several or not self._n_steps  # it takes time, as above
         n_before = len(passes.counted)
         if passes.end(self._parameters, looks=looks):
             self._several = True

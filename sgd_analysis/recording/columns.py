@@ -17,23 +17,25 @@ from sgd_analysis._arrays import Value, as_array
 Row: TypeAlias = tuple[Value, ...]
 Marks: TypeAlias = list[tuple[str, Value]]
 
+_OF_A_ROW = ("loss", "n_samples", "denominator")  # what each row begins with
+# There from the first row that has it:
+_IF_MARKED = (
+    "local_norm",
+    "objective",
+    "divisor",
+    "size_weighting",
+    "unclipped_norm",
+    "update_norm",
+)
 _DTYPES: dict[str, Any] = {
-    "loss": np.float64,
-    "n_samples": np.float64,
-    "denominator": np.float64,
+    **dict.fromkeys(_OF_A_ROW, np.float64),
     "epoch": np.int64,
     "skipped": np.bool_,
     "norm": np.float64,
-    "local_norm": np.float64,
-    "objective": np.float64,
-    "divisor": np.float64,
-    "unclipped_norm": np.float64,
-    "update_norm": np.float64,
+    **dict.fromkeys(_IF_MARKED, np.float64),
 }
-_OF_A_ROW = ("loss", "n_samples", "denominator")  # what each row begins with
-# There from the first row that has it:
-_IF_MARKED = ("local_norm", "objective", "divisor", "unclipped_norm", "update_norm")
-_UNLESS_SET = {"skipped": False, "epoch": 0}  # what a new row holds where nothing is said; or nan
+# What a new row holds where nothing is said; or nan:
+_UNLESS_SET = {"skipped": False, "epoch": 0, "size_weighting": 0.0}
 _PENDING = 256  # the rows that wait as Python objects before they go into the arrays
 _GROWTH = 1.125  # of the arrays: at most an eighth of what they hold is spare
 
@@ -231,7 +233,7 @@ class Columns:
             arrays[name] = np.empty(capacity, array.dtype)
             arrays[name][: state.n_stored] = array[: state.n_stored]
         for name in missing:
-            arrays[name] = np.full(capacity, math.nan)
+            arrays[name] = np.full(capacity, _UNLESS_SET.get(name, math.nan))
         step_size = np.full((capacity, n_groups), math.nan)
         step_size[: state.n_stored, :known] = state.step_size[: state.n_stored]
         return state._replace(arrays=arrays, step_size=step_size)

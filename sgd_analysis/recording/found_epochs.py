@@ -58,7 +58,7 @@ class FoundEpochs:
         """Take note that a loader is gone through from its first batch on."""
         self._guard(self._begins)(iterator)
 
-    def gives(self, iterator: Any) -> None:
+    def gives(self, iterator: Any, batch: Any) -> None:
         """Take note of a batch."""
         self._guard(self._gives)(iterator)
 

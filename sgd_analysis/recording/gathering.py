@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet
+from sgd_analysis.history.fingerprints import Fingerprints
 from sgd_analysis.history.history import History
 from sgd_analysis.recording.processes import distributed
 from sgd_analysis.recording.shards import unsharded
@@ -41,26 +42,60 @@ def _together(ranks: list[History]) -> History:
     first = ranks[0]
     is_sharded = "shards" in first.metadata
     counted = _of_different_batches(ranks) if is_sharded else ranks
-    denominator = np.sum([rank.denominator for rank in counted], axis=0)
-
-    def mean(name: str) -> NDArray[np.float64]:
-        if first.divisor is not None:
-            return np.asarray(np.mean([getattr(rank, name) for rank in counted], axis=0))
-        sums = [rank.denominator * getattr(rank, name) for rank in counted]
-        return np.asarray(np.sum(sums, axis=0) / denominator)
-
-    overridden = any(rank.own_objective is not None for rank in ranks)
+    are_means = first.divisor is None
+    objective = _mean(counted, "objective")  # the gradient is the plain mean, whatever the sizes
+    loss = _size_weighted_mean(counted, "loss") if are_means else _mean(counted, "loss")
+    is_loss = np.allclose(objective, loss, rtol=1e-12, atol=0, equal_nan=True)
+    divisor = None if are_means else _mean(counted, "divisor")
     together = replace(
         first,
-        loss=mean("loss"),
+        loss=loss,
         n_samples=np.sum([rank.n_samples for rank in counted], axis=0),
-        denominator=denominator,
-        own_objective=mean("objective") if overridden else None,
-        divisor=None if first.divisor is None else mean("divisor"),
+        denominator=np.sum([rank.denominator for rank in counted], axis=0),
+        own_objective=None if is_loss else objective,
+        divisor=divisor,
+        size_weighting=_size_weighting(counted, divisor),
         local_gradients=None,
+        fingerprints=_interleaved([rank.fingerprints for rank in counted]),
         ranks=tuple(ranks),
     )
     return unsharded(together) if is_sharded else together
+
+
+def _mean(ranks: list[History], name: str) -> NDArray[np.float64]:
+    return np.asarray(np.mean([getattr(rank, name) for rank in ranks], axis=0))
+
+
+def _size_weighted_mean(ranks: list[History], name: str) -> NDArray[np.float64]:
+    sums = [rank.denominator * getattr(rank, name) for rank in ranks]
+    return np.asarray(np.sum(sums, axis=0) / np.sum([r.denominator for r in ranks], axis=0))
+
+
+def _size_weighting(
+    ranks: list[History], divisor: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    if all(rank.size_weighting is None for rank in ranks):
+        return None
+    weighted, as_is = (
+        _size_weighted_mean(ranks, name) for name in ("size_weighted_loss", "batch_loss")
+    )
+    return (weighted - as_is) * (1 if divisor is None else divisor)
+
+
+def _interleaved(ranks: list[Fingerprints | None]) -> Fingerprints | None:
+    """Return what the steps of all ranks have seen, of each step one rank after the other."""
+    known = [rank for rank in ranks if rank is not None]
+    if not known:
+        return None
+    n_kept = min(len(rank.ends) for rank in known)
+    ends = np.array([rank.ends[:n_kept] for rank in known])
+    by_step = [
+        values
+        for each in zip(*(np.split(r.values, r.ends)[:n_kept] for r in known), strict=True)
+        for values in each
+    ]
+    values = np.concatenate(by_step) if by_step else np.empty(0, np.uint64)
+    return Fingerprints(values, ends.sum(axis=0))
 
 
 def _of_different_batches(ranks: list[History]) -> list[History]:

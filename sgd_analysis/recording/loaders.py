@@ -17,7 +17,7 @@ class LoaderListener(Protocol):
     def begins(self, iterator: Any) -> None:
         """A loader is gone through from its first batch on, by this iterator."""
 
-    def gives(self, iterator: Any) -> None:
+    def gives(self, iterator: Any, batch: Any) -> None:
         """The next batch is given."""
 
     def ends(self, iterator: Any) -> None:
@@ -51,7 +51,7 @@ def _telling_of_batches(give: Callable[[Any], Any]) -> Callable[[Any], Any]:
                 listener.ends(self)
             raise
         for listener in listeners:
-            listener.gives(self)
+            listener.gives(self, batch)
         return batch
 
     return __next__

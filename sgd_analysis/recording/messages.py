@@ -110,6 +110,18 @@ class Messages:
             "that of the loss; divide the loss instead, or recorder.observe() the one you mean",
         )
 
+    def one_vote_each(self, loss: float, by_size: float, change: float) -> None:
+        """Say that the passes of a step differ in size, and weigh the same."""
+        self._once(
+            "one vote each",
+            "the backward passes of a step had one vote each, though their batches differ in size: "
+            f"its loss is {loss:.4g} on average, {by_size:.4g} weighted by size, as "
+            f"history.size_weighted_loss has it (in the median step they differ by {change:.1%}), "
+            "and its gradient differs with it: if they are parts of one batch, multiply each mean "
+            "by its share of the step's samples or tokens, in place of dividing by the number of "
+            "passes",
+        )
+
     def late(self) -> None:
         """Say that losses were observed after their steps."""
         self._once(
@@ -178,6 +190,20 @@ class Messages:
             f"whole vectors were kept for the first {n_kept} steps, more do not fit into "
             "memory=; later steps keep norms and the sum of the present epoch: give record() "
             'more, or gradients="norms" to have no more than that from the first step on',
+        )
+
+    def no_more_fingerprints(self, n_kept: int, reason: str) -> None:
+        """Say after how many steps fingerprints have ended."""
+        self._once(
+            "fingerprints", f"fingerprints were kept of the first {n_kept} steps only: {reason}"
+        )
+
+    def no_samples_seen(self) -> None:
+        """Say that there was nothing to take fingerprints of."""
+        self._once(
+            "fingerprints",
+            "no fingerprint was taken: no DataLoader gave the batches in the thread that makes the "
+            "steps, and what else gives them cannot be seen",
         )
 
     def _once(self, about: str, message: str) -> None:

@@ -35,10 +35,10 @@ class PassSizes:
         self._failed = failed
         self._guard = guard
 
-    def __call__(self, roots: Sequence[Any]) -> list[Call]:
-        """Return the calls for a pass from these roots."""
+    def __call__(self, roots: Sequence[Any], watches: bool) -> list[Call]:
+        """Return the calls for a pass from these roots, watched if there may be other passes."""
         if self._given is None:
-            return [self._of(found) for found in reductions_below(roots)]
+            return [self._of(found, watches) for found in reductions_below(roots)]
         try:
             denominator, n_samples = self._given()
         except Exception as error:
@@ -46,22 +46,23 @@ class PassSizes:
             return []
         return [Call(NO_CRITERION, -1, math.nan, denominator, n_samples, is_sum=False)]
 
-    def _of(self, found: Reduced) -> Call:
+    def _of(self, found: Reduced, watches: bool) -> Call:
         node, denominator, n_samples, is_sum, _, rows = found
-        number = node._sequence_nr()
-        call = Call(
-            NO_CRITERION, number, math.nan, denominator, n_samples, is_sum=is_sum, rows=rows
-        )
-        if is_sum:
+        sizes = denominator, n_samples
+        number, kind = node._sequence_nr(), type(node).__name__
+        call = Call(NO_CRITERION, number, math.nan, *sizes, is_sum=is_sum, kind=kind, rows=rows)
+        if is_sum or watches:
             watch_factor(call, node, self._guard)
         return call
 
 
 def watch_factor(call: Call, node: Any, guard: Guard) -> None:
-    """Have a call that is a sum know what it is multiplied by on its way into the objective."""
+    """Have a call know what it is multiplied by on its way into the objective."""
+    adds_up = call.is_sum or type(node).__name__ == "SumBackward0"  # which the loop divides
 
     def before(gradients: tuple[Tensor | None, ...]) -> None:
-        if gradients[0] is not None:
-            call.factor = values.mean(gradients[0])
+        if (gradient := gradients[0]) is not None:
+            call.factor = values.mean(gradient)
+            call.vote = call.factor * (call.denominator if adds_up else gradient.numel())
 
     node.register_prehook(guard(before))

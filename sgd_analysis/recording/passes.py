@@ -27,10 +27,12 @@ class Call:
         "denominator",
         "factor",
         "is_sum",
+        "kind",
         "n_samples",
         "node",
         "rows",
         "value",
+        "vote",
     )
 
     def __init__(
@@ -42,6 +44,7 @@ class Call:
         n_samples: Value,
         *,
         is_sum: bool,
+        kind: str = "",
         rows: frozenset[int] = frozenset(),
     ) -> None:
         self.criterion = criterion
@@ -50,8 +53,10 @@ class Call:
         self.denominator = denominator
         self.n_samples = n_samples
         self.is_sum = is_sum  # over the samples, instead of their mean
+        self.kind = kind  # of one of no criterion: the node that reduces
         self.rows = rows  # the numbers of nodes that tell whether another call has the same samples
         self.factor: Value = math.nan  # what a sum is multiplied by on its way into the objective
+        self.vote: Value = math.nan  # and of the mean that it is, or makes
 
 
 class Observed(NamedTuple):
@@ -109,7 +114,8 @@ class Passes:
         roots: Sequence[Any],
         seeds: Sequence[Tensor | None],
         parameters: Sequence[Tensor],
-        sizes: Callable[[Sequence[Any]], list[Call]] | None,
+        sizes: Callable[[Sequence[Any], bool], list[Call]] | None,
+        watches: bool = False,
     ) -> None:
         """Begin a pass, with what `sizes` tells of it if it goes through no criterion's call."""
         self.open = None  # one that has raised
@@ -117,7 +123,7 @@ class Passes:
         self._before = marks.state(parameters)
         calls = self._calls_below(roots) if self._calls and roots else []
         if not calls and sizes is not None:
-            calls = sizes(roots)
+            calls = sizes(roots, watches)
         self.open = Pass(objective(roots, seeds, scale), calls, scale)
 
     def end(self, parameters: Sequence[Tensor], *, looks: bool) -> bool:

@@ -42,7 +42,9 @@ def record(
     gradients: Literal["auto", "norms", "none"] = "auto",
     memory: int = 64 << 20,
     weights: bool = False,
-    also: Iterable[Literal["unclipped_norm", "update_norm", "norms_by_parameter"]] = (),
+    also: Iterable[
+        Literal["unclipped_norm", "update_norm", "norms_by_parameter", "fingerprints"]
+    ] = (),
     named_parameters: Iterable[tuple[str, Tensor]] | None = None,
     history: History | None = None,
 ) -> Recorder:
@@ -78,7 +80,9 @@ def record(
             of the gradient as a step's last backward pass has left it, before any clipping, at the
             cost of a norm a pass. "update_norm": how far the step moves the weights, at the cost
             of one more copy of them. "norms_by_parameter": the norm of each one's gradient, as
-            long as they fit into `memory`.
+            long as they fit into `memory`. "fingerprints": which samples it has seen, a number of
+            64 bits for each that the `DataLoader` has given since the step before, of all tensors
+            and arrays in the batch; half of `memory` is theirs, and `repeated_samples` reads them.
         named_parameters: the names of the parameters, `model.named_parameters()`: at least those
             of the optimizer's. By default, what the optimizer was given; or "0", "1", …
         history: an earlier recording to continue, for instance a loaded one.
@@ -438,8 +442,9 @@ class Recorder:
 
         Returns:
             On rank 0 the global history: its losses are size-weighted means over the ranks (plain
-            means if the objectives are sums), its `n_samples` and denominators sums over them, its
-            gradients the averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
+            means if the objectives are sums), its `objective` the plain mean, whose gradient is the
+            averaged one, its `n_samples` and denominators sums over them, its gradients the
+            averaged ones, and `evaluated` what rank 0 has evaluated; `ranks` holds
             the history of each rank with its local gradients. Of sharded parameters (DTensors, as
             `fully_shard` and `parallelize_module` make them) each rank has recorded its own
             shards, the first of those that hold the same; here they are put together. Ranks of
@@ -470,7 +475,7 @@ class Recorder:
         self._is_open = False
         self._attachment.detach()
         self._attachment.look_for_steps()
-        self._attachment.look_for_rescaling()
+        self._attachment.look_at_first_epoch()
         losses = self._attachment.losses
         losses.look_for_shift()
         losses.forget()
@@ -483,6 +488,7 @@ class Recorder:
 
     def _new_messages(self) -> list[str]:
         self._attachment.look_for_steps()
+        self._attachment.look_for_fingerprints()
         if self._attachment.losses.is_late:
             self._messages.late()
         if any(self._attachment.losses.unsure):

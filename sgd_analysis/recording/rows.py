@@ -13,14 +13,17 @@ from torch import Tensor
 
 from sgd_analysis._arrays import Value, quiet, read_only
 from sgd_analysis.history.also import BY_PARAMETER, BY_STEP
-from sgd_analysis.history.columns import ALWAYS
+from sgd_analysis.history.columns import ALWAYS, IF_GIVEN
 from sgd_analysis.history.history import History
 from sgd_analysis.history.vectors import Vectors
 from sgd_analysis.recording.columns import Columns, Marks
 from sgd_analysis.recording.gradients import norm
 from sgd_analysis.recording.kept import KeptGradients, KeptNorms, KeptVectors
+from sgd_analysis.recording.kept_fingerprints import shared_out
 from sgd_analysis.recording.paths import Paths
 from sgd_analysis.recording.step_loss import StepLoss
+
+_OTHERS = ("objective", "divisor", "size_weighting", "unclipped_norm")  # what few rows have
 
 
 class Rows:
@@ -47,7 +50,7 @@ class Rows:
         history: History | None = None,
     ) -> None:
         self.full_at: int | None = None  # the first step whose vectors did not fit
-        self._memory = memory
+        self.fingerprints, self._memory = shared_out(memory, also, history)
         local = local and gradients != "none"
         self._also = also
         self._columns = Columns([*also, "local_norm"] if local else also)
@@ -100,6 +103,7 @@ class Rows:
         local: Sequence[Tensor | None] = (),
         skipped: Value = False,
         unclipped: Value | None = None,
+        seen_samples: Sequence[Tensor] = (),
     ) -> None:
         """Add the row of a step that is about to be made."""
         step = self._columns.n_rows
@@ -108,6 +112,8 @@ class Rows:
         marks = _marks(seen, skipped, unclipped)
         # What may fail, for want of memory or by an interrupt, comes first: the row is there when
         # the columns have it, and no half of one is left behind.
+        if self.fingerprints is not None:
+            self.fingerprints.write(step, seen_samples)
         if self.full_at is None:
             self._keep(step, gradients, local)
         if self.full_at is not None or not self._whole:
@@ -172,16 +178,23 @@ class Rows:
             local = Vectors(self._local.rows, columns["local_norm"])
         return History._unchecked(
             **{name: read_only(columns[name]) for name in ALWAYS},
-            own_objective=read_only(columns["objective"]) if "objective" in columns else None,
-            divisor=read_only(columns["divisor"]) if "divisor" in columns else None,
+            **{name: self._if_given(name.removeprefix("own_")) for name in IF_GIVEN},
             n_epochs=self.n_epochs,
             gradients=gradients,
             local_gradients=local,
             kept_weights=None if self._weights is None else read_only(self._weights.rows),
             also=self._asked_for(),
+            fingerprints=self.fingerprints and self.fingerprints.rows(self.n_steps),
             evaluated={name: read_only(column) for name, column in evaluated.items()},
             metadata=metadata,
         )
+
+    def _if_given(self, name: str) -> NDArray[np.float64] | None:
+        if name not in self._columns:
+            return None
+        column = read_only(self._columns[name])
+        # On a device only the numbers themselves tell that there is nothing to add.
+        return None if name == "size_weighting" and not column.any() else column
 
     def _asked_for(self) -> dict[str, NDArray[np.float64]]:
         found = {name: read_only(self._columns[name]) for name in BY_STEP if name in self._also}
@@ -220,6 +233,8 @@ class Rows:
         self._columns.resolve()
         for kept in self._kinds():
             kept.store(self._n_whole())
+        if self.fingerprints is not None:
+            self.fingerprints.store(self.n_steps)
         if self._paths is not None:
             self._paths.store(self.n_steps)
         if self._gradients is not None:
@@ -244,12 +259,10 @@ class Rows:
 def _marks(seen: StepLoss, skipped: Value, unclipped: Value | None) -> Marks:
     """Return what a row has besides the columns that all rows have."""
     marks: Marks = [] if skipped is False else [("skipped", skipped)]
-    if seen.objective is not None:
-        marks.append(("objective", seen.objective))
-    if seen.divisor is not None:
-        marks.append(("divisor", seen.divisor))
-    if unclipped is not None:
-        marks.append(("unclipped_norm", unclipped))
+    others = (seen.objective, seen.divisor, seen.size_weighting, unclipped)
+    for name, value in zip(_OTHERS, others, strict=True):
+        if value is not None:
+            marks.append((name, value))
     return marks
 
 
@@ -257,8 +270,7 @@ def _columns_of(history: History) -> dict[str, NDArray[Any]]:
     names = ("loss", "n_samples", "denominator", "skipped")
     columns: dict[str, NDArray[Any]] = {name: getattr(history, name) for name in names}
     columns |= {name: column for name, column in history.also.items() if name in BY_STEP}
-    if history.own_objective is not None:
-        columns["objective"] = history.own_objective
-    if history.divisor is not None:
-        columns["divisor"] = history.divisor
+    for name in IF_GIVEN:
+        if (column := getattr(history, name)) is not None:
+            columns[name.removeprefix("own_")] = column
     return columns

@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from sgd_analysis._arrays import Value, quotient
 from sgd_analysis.recording.passes import NO_CRITERION, Call, Observed, Pass
+from sgd_analysis.recording.values import total
+from sgd_analysis.recording.votes import Part, size_weighting
+
+_Pairs: TypeAlias = list[tuple[Pass, list[Call]]]
 
 
 class StepLoss(NamedTuple):
@@ -22,6 +26,7 @@ class StepLoss(NamedTuple):
     denominator: Value = math.nan
     objective: Value | None = None  # where it is another than the loss
     divisor: Value | None = None  # of sums: what makes means of them
+    size_weighting: Value | None = None  # what its passes lack to weigh by their sizes
 
     @property
     def weight(self) -> Value:
@@ -64,26 +69,28 @@ class StepLosses:
     def _of_all(
         self, passes: Sequence[Pass], observed: Sequence[Observed], objective: Value | None
     ) -> StepLoss:
-        n_samples, denominator, divisor = _sizes(passes)
+        pairs = _of_samples(passes)
+        n_samples, denominator, divisor = _sizes(pairs)
         if observed:
             loss, n_samples, denominator = _mean_of_observed(observed)
         elif self._from_criteria and (calls := _calls_of_criteria(passes)):
             loss = _mean_of_criteria(calls)
         else:
-            return StepLoss(self._last_objective, n_samples, denominator, None, divisor)
+            added = _size_weighting(passes, pairs) if len(passes) > 1 else None
+            return StepLoss(self._last_objective, n_samples, denominator, None, divisor, added)
         if isinstance(loss, float) and isinstance(objective, float) and loss == objective:
             objective = None
         return StepLoss(loss, n_samples, denominator, objective, divisor)
 
 
 def _objective(passes: Sequence[Pass]) -> Value | None:
-    return _sum(map(_weighted_value, passes)) if passes else None
+    return total(map(_weighted_value, passes)) if passes else None
 
 
 def _weighted_value(one: Pass) -> Value:
     """Return what a pass adds to the objective; that of no samples, which is nan, adds nothing."""
     value = one.value
-    n = _sum(call.denominator for call in one.calls) if one.calls else math.nan
+    n = total(call.denominator for call in one.calls) if one.calls else math.nan
     if isinstance(n, Tensor) and isinstance(value, Tensor):
         return torch.where((n == 0) & value.isnan(), 0.0, value)
     if isinstance(n, Tensor) or n != 0:
@@ -104,38 +111,59 @@ def _is_of_the_step_before(
     return bool(last == seen.value != objective)
 
 
-def _sizes(passes: Sequence[Pass]) -> tuple[Value, Value, Value | None]:
+def _sizes(pairs: _Pairs) -> tuple[Value, Value, Value | None]:
     """Return n_samples and denominator of a step, and if its criterion sums, the divisor.
 
     Several calls in one pass are most often about the same samples, seen through several
     heads, targets or views: the largest counts. Those of several passes are added up, unless the
     graphs tell that they are about the same samples.
     """
-    pairs = _calls_of_first(passes)
-    if len(pairs) > 1:
-        pairs = _once_each(pairs)
     if not pairs:
         return math.nan, math.nan, None
-    n_samples = _sum(one.weight * _largest(c.n_samples for c in calls) for one, calls in pairs)
-    denominator = _sum(one.weight * _largest(c.denominator for c in calls) for one, calls in pairs)
+    n_samples = total(one.weight * _largest(c.n_samples for c in calls) for one, calls in pairs)
+    denominator = total(one.weight * _largest(c.denominator for c in calls) for one, calls in pairs)
     if not pairs[0][1][0].is_sum:
         return n_samples, denominator, None
-    return n_samples, denominator, _sum(one.weight * _divisor(one, calls) for one, calls in pairs)
+    return n_samples, denominator, total(one.weight * _divisor(one, calls) for one, calls in pairs)
 
 
-def _calls_of_first(passes: Sequence[Pass]) -> list[tuple[Pass, list[Call]]]:
+def _size_weighting(passes: Sequence[Pass], pairs: _Pairs) -> Value | None:
+    """Return what the passes lack to weigh by their sizes; None if they are no parts of a batch."""
+    if not any(one.calls for one in passes):  # nothing tells their sizes
+        return math.nan
+    if len(pairs) < len(passes) or not _are_of_a_kind(pairs):
+        return None
+    return size_weighting([_part(one, calls) for one, calls in pairs])
+
+
+def _part(one: Pass, calls: Sequence[Call]) -> Part:
+    size = one.weight * _largest(call.denominator for call in calls)
+    return Part(_weighted_value(one), size, total(call.vote for call in calls))
+
+
+def _are_of_a_kind(pairs: _Pairs) -> bool:
+    return len({tuple(call.kind for call in calls) for _, calls in pairs}) == 1
+
+
+def _of_samples(passes: Sequence[Pass]) -> _Pairs:
+    """Return the passes that tell the samples of a step, each with its calls that do."""
+    pairs = _calls_of_first(passes)
+    return _once_each(pairs) if len(pairs) > 1 else pairs
+
+
+def _calls_of_first(passes: Sequence[Pass]) -> _Pairs:
     """Return the passes through the first criterion that was called, each with those calls."""
     first = min((call.criterion for one in passes for call in one.calls), default=0)
     found = [(one, [call for call in one.calls if call.criterion == first]) for one in passes]
     return [(one, calls) for one, calls in found if calls]
 
 
-def _once_each(pairs: list[tuple[Pass, list[Call]]]) -> list[tuple[Pass, list[Call]]]:
+def _once_each(pairs: _Pairs) -> _Pairs:
     """Return those passes that are not about the samples of one before, through another head.
 
     Where the means of heads divide by different numbers, the denominator becomes nan.
     """
-    others: list[tuple[Pass, list[Call]]] = []
+    others: _Pairs = []
     for one, calls in pairs:
         rows = set().union(*(call.rows for call in calls))
         heads = [c for _, before in others for c in before if not rows.isdisjoint(c.rows)]
@@ -149,7 +177,7 @@ def _once_each(pairs: list[tuple[Pass, list[Call]]]) -> list[tuple[Pass, list[Ca
 
 def _divisor(one: Pass, calls: Sequence[Call]) -> Value:
     """Return what makes a mean of the sums that these calls are in the objective of a pass."""
-    return _sum(call.factor / one.scale * call.denominator for call in calls)
+    return total(call.factor / one.scale * call.denominator for call in calls)
 
 
 def _largest(values: Iterable[Value]) -> Value:
@@ -164,9 +192,9 @@ def _largest(values: Iterable[Value]) -> Value:
 def _mean_of_observed(observed: Sequence[Observed]) -> tuple[Value, Value, Value]:
     if len(observed) == 1:
         return observed[0][:3]
-    n_samples = _sum(seen.n_samples for seen in observed)
-    denominator = _sum(seen.denominator for seen in observed)
-    return _sum(s.denominator * s.value for s in observed) / denominator, n_samples, denominator
+    n_samples = total(seen.n_samples for seen in observed)
+    denominator = total(seen.denominator for seen in observed)
+    return total(s.denominator * s.value for s in observed) / denominator, n_samples, denominator
 
 
 def _calls_of_criteria(passes: Sequence[Pass]) -> list[tuple[Value, Call]]:
@@ -178,20 +206,13 @@ def _calls_of_criteria(passes: Sequence[Pass]) -> list[tuple[Value, Call]]:
 def _mean_of_criteria(calls: Sequence[tuple[Value, Call]]) -> Value:
     """Return the means of the criteria over all of their calls, added up."""
     criteria = sorted({call.criterion for _, call in calls})
-    return _sum(_mean_of_calls([c for c in calls if c[1].criterion == one]) for one in criteria)
+    return total(_mean_of_calls([c for c in calls if c[1].criterion == one]) for one in criteria)
 
 
 def _mean_of_calls(calls: Sequence[tuple[Value, Call]]) -> Value:
     """Return the mean of what calls of one criterion say, each times its weight."""
     weights = [weight * call.denominator for weight, call in calls]
     if calls[0][1].is_sum:
-        return _sum(weight * call.value for weight, call in calls) / _sum(weights)
+        return total(weight * call.value for weight, call in calls) / total(weights)
     pairs = zip(weights, calls, strict=True)
-    return _sum(weight * call.value for weight, (_, call) in pairs) / _sum(weights)
-
-
-def _sum(values: Iterable[Value]) -> Value:
-    total: Value = 0.0
-    for value in values:
-        total = total + value
-    return total
+    return total(weight * call.value for weight, (_, call) in pairs) / total(weights)

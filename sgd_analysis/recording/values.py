@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -28,3 +29,11 @@ def mean(loss: Tensor) -> Value:
     if loss.ndim:
         loss = loss.detach().float().mean() if loss.itemsize < 4 else loss.detach().mean()
     return loss.item() if loss.is_cpu else loss.detach().clone()
+
+
+def total(numbers: Iterable[Value]) -> Value:
+    """Return the sum of numbers, some of which may be on a device."""
+    added: Value = 0.0
+    for one in numbers:
+        added = added + one
+    return added

@@ -22,6 +22,9 @@ from sgd_analysis.surveying.forward import Forward
 _Raw: TypeAlias = tuple[Tensor, Tensor, Any, Any, list[Read]]
 
 
+_DRAWS = "give draws=64, say, for the mean over seeded draws with its standard error; or "
+
+
 class Evaluated(NamedTuple):
     """Some batches at fixed weights, (k,) each, and gradient (k, P).
 
@@ -77,7 +80,7 @@ class FixedWeights:
         found = list(self._evaluate(batches))
         if self.forward.states() != before:
             before.restore()
-            raise ValueError(self._refusal(*batches[0]))
+            raise ValueError(self.refusal(*batches[0], instead=_DRAWS))
         for raw in found:
             yield self.as_means(*raw)
 
@@ -123,7 +126,7 @@ class FixedWeights:
             # have to be evaluated in this way, then.
             self._vectorises = False
         gradients = [
-            _dense_sum(both, like).flatten()
+            dense_sum(both, like).flatten()
             for *both, like in zip(by_copy, by_another_way, originals, strict=True)
         ]
         return loss.detach().reshape(()), _side_by_side(gradients), _detached(predictions), read
@@ -168,7 +171,8 @@ class FixedWeights:
         losses, gradients, predictions, read = map(list, zip(*each, strict=True))
         return torch.stack(losses), torch.stack(gradients), predictions, targets, read
 
-    def _refusal(self, inputs: Any, targets: Any) -> str:
+    def refusal(self, inputs: Any, targets: Any, *, instead: str = "") -> str:
+        """Return why a model that draws random numbers is refused, and what to do."""
         self.forward.find_drawing(inputs, targets)
         names = [
             f"{name.removeprefix('model.')!r}"
@@ -178,11 +182,10 @@ class FixedWeights:
         where = f" (in {', '.join(names[:5])})" if names else ""
         return (
             f"the model draws random numbers when it is evaluated{where}, as dropout in training "
-            "mode does, so that its loss is another one each time: give draws=64, say, for the "
-            "mean over seeded draws with its standard error; or call model.eval() first. Where a "
-            "batch norm is to stay in training mode, put only the modules that draw in "
-            "evaluation mode: for one in model.modules(): if isinstance(one, torch.nn.Dropout): "
-            "one.eval()"
+            f"mode does, so that its loss is another one each time: {instead}call model.eval() "
+            "first. Where a batch norm is to stay in training mode, put only the modules that "
+            "draw in evaluation mode: for one in model.modules(): if isinstance(one, "
+            "torch.nn.Dropout): one.eval()"
         )
 
 
@@ -190,7 +193,8 @@ def _side_by_side(parts: list[Tensor]) -> Tensor:
     return torch.cat([part.to(parts[0].device) for part in parts], dim=-1)
 
 
-def _dense_sum(parts: Iterable[Tensor | None], like: Tensor) -> Tensor:
+def dense_sum(parts: Iterable[Tensor | None], like: Tensor) -> Tensor:
+    """Return the sum of some gradients of one parameter, those that there are."""
     dense = [part.to_dense() for part in parts if part is not None]
     return (
         torch.stack(dense).sum(dim=0) if len(dense) > 1 else (dense or [torch.zeros_like(like)])[0]

@@ -109,7 +109,7 @@ def survey(
         >>> survey(OwnLoss(2, 4), None, batches).denominator
         array([3., 1.])
     """
-    _check_kinds(model, criterion, loader, n_samples)
+    check_kinds(model, criterion, loader, n_samples)
     tally = Tally(integer_between("memory", memory, 0))
     n_draws = 0 if draws is None else integer_between("draws", draws, 2)
     seed = integer_between("seed", seed, 0)
@@ -133,7 +133,13 @@ def survey(
     return tally.survey(**known)
 
 
-def _check_kinds(model: object, criterion: object, loader: object, n_samples: object) -> None:
+def check_kinds(model: object, criterion: object, loader: object, n_samples: object) -> None:
+    """Raise unless these can be surveyed, as far as their kinds say.
+
+    Raises:
+        TypeError: if one is of the wrong kind.
+        ValueError: if the model has nothing to train.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {kind_of(model)}")
     if criterion is not None and not callable(criterion):

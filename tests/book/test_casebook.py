@@ -25,7 +25,7 @@ BROKEN = [
     (r"\*\*It is decided by\*\*", "It depends on", r"no paragraph that begins with \*\*It is dec"),
     (r"\*\*The way out\.\*\*", "", r"no paragraph that begins with \*\*The way out"),
     ("glue:text", "glue:png", "no measured number decides it"),
-    ("    adam.zero_grad", "    # " + 60 * "x" + "\n    adam.zero_grad", "wider than"),
+    ("    model = ", "    # " + 70 * "x" + "\n    model = ", "wider than"),
     ("A normalised layer", "One. Two. Three. A normalised layer", "the answer has 5 sentences"),
 ]
 

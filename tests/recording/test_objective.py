@@ -14,7 +14,10 @@ from torch import nn
 from sgd_analysis import record
 from tests.recording.loops import Loop, network, plain
 
-pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:no epoch has ended"),
+    pytest.mark.filterwarnings("ignore:the backward passes of a step had one vote each"),
+]
 
 
 def with_unequal_micro_batches(loop):

@@ -28,6 +28,7 @@ from tests.recording.trainings import (
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:no epoch has ended"),  # most loops look at steps only
+    pytest.mark.filterwarnings("ignore:the backward passes of a step had one vote each"),
     pytest.mark.usefixtures("one_thread"),
 ]
 
@@ -71,6 +72,16 @@ def with_weights_of_the_classes(t, k, inputs, targets):
     plain(t, k, inputs, targets)
 
 
+def with_one_vote_for_each_part(t, k, inputs, targets):
+    t.optimizer.zero_grad()
+    parts = list(zip(inputs.split(3), targets.split(3), strict=True))
+    losses = [t.loss(*part) / len(parts) for part in parts]
+    for loss in losses:
+        loss.backward()
+    t.optimizer.step()
+    t.print(torch.stack(losses).sum())
+
+
 ON_DEVICE = [
     ("network", "SGD", plain),
     ("network", "SGD", cleared_after_the_step),
@@ -84,6 +95,7 @@ ON_DEVICE = [
     ("network in half precision", "SGD", plain),
     ("tied decoder", "SGD", plain),
     ("tied decoder", "SGD", with_weights_of_the_classes),
+    ("tied decoder", "SGD", with_one_vote_for_each_part),
 ]
 
 
@@ -133,12 +145,15 @@ class TestOnADevice:
         assert not any(within_epochs), within_epochs
         assert all(at_their_ends)
 
+        has_votes = case[2] is with_one_vote_for_each_part
+        assert [h.size_weighting is not None for h in (expected, actual)] == [has_votes] * 2
+
         there = [[p.there for p in run.model.parameters()] for run in (unrecorded_t, t)]
         assert_same(*there, "parameters")
         printed = [[loss.there for loss in run.losses] for run in (unrecorded_t, t)]
         assert_same(*printed, "losses")
         # Numbers that are added up there are so in single precision, here in double.
-        for name in ("loss", "n_samples", "skipped", "step_size"):
+        for name in ("loss", "size_weighted_loss", "n_samples", "skipped", "step_size"):
             assert_allclose(getattr(actual, name), getattr(expected, name), rtol=1e-6)
         if expected.gradients is not None:
             assert_array_equal(actual.gradients.kept, expected.gradients.kept)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sgd_analysis import History, noise_of_ranks, record
+from sgd_analysis import History, noise_of_ranks, record, repeated_samples
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.processes import LocalGradients
 
@@ -233,6 +233,22 @@ for parallelize in (fully_sharded, tensor_parallel, DistributedDataParallel):
         "auto": sharded(parallelize, "auto", weights=True),
         "norms": sharded(parallelize, "norms", also=ALSO),
     }
+
+# The same data on all ranks, dealt out and not.
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+same = TensorDataset(torch.arange(12.0, dtype=torch.float64)[:, None].expand(12, 3))
+samplers = {"dealt out": DistributedSampler(same), "not dealt out": None}
+for name, sampler in samplers.items():
+    model = DistributedDataParallel(new_model())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with record(optimizer, also=["fingerprints"]) as recorder:
+        for epoch in range(2):
+            for (x,) in DataLoader(same, 3, sampler=sampler):
+                optimizer.zero_grad()
+                model(x).square().mean().backward()
+                optimizer.step()
+    results[name] = recorder.gather()
 
 # Without averaging, so that the ranks need not make as many steps.
 _, recorder = train(new_model(), {}, reduction="sum")
@@ -475,6 +491,13 @@ class TestGathering:
             assert_allclose(gathered.loss[k], oracle(both, 0, weights)[0], rtol=1e-10)
         assert_allclose(gathered.running_loss, gathered.loss.reshape(2, 3).mean(1), rtol=1e-10)
 
+    def test_the_objective_is_the_mean_over_the_ranks_whatever_their_sizes(self, ranks):
+        """Its gradient is the averaged one: one rank, one vote."""
+        gathered, (one, other) = self.of(ranks, "plain")
+        assert_allclose(gathered.objective, (one.loss + other.loss) / 2, rtol=1e-12)
+        assert_array_equal(gathered.size_weighted_loss, gathered.loss)
+        assert (abs(gathered.objective / gathered.loss - 1) > 1e-3).all()
+
     def test_the_gradient_is_the_averaged_one_and_the_ranks_keep_their_own(self, ranks):
         gathered, histories = self.of(ranks, "plain")
         assert gathered.evaluated.keys() == {"test"}
@@ -675,3 +698,14 @@ print(sorted(imported() - before))
         assert recorder.gather().ranks == ()
         with pytest.raises(ValueError, match="local_gradients were not recorded"):
             _ = recorder.history.local_gradient_norm
+
+
+def test_whether_ranks_have_seen_the_same_samples(ranks):
+    dealt_out, not_dealt_out = (ranks[0][name] for name in ("dealt out", "not dealt out"))
+    assert [rank["dealt out"] for rank in ranks[1:]] == [None]
+    assert_array_equal(repeated_samples(not_dealt_out).between_ranks, [1, 1])
+    assert_array_equal(repeated_samples(dealt_out).between_ranks, [0, 0])
+    assert_array_equal(repeated_samples(dealt_out).again, [np.nan, 1])
+    assert len(dealt_out.fingerprints.values) == 2 * 12
+    each = [rank.fingerprints.values[:3] for rank in dealt_out.ranks]
+    assert_array_equal(dealt_out[0].fingerprints.values[:6], np.concatenate(each))

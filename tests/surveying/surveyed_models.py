@@ -53,6 +53,22 @@ def random_states():
     )
 
 
+def everything(model):
+    """All of a model that could change, by identity and value."""
+    modules = {
+        name: {key: id(value) for key, value in vars(module).items()}
+        for name, module in model.named_modules()
+    }
+    tensors = [
+        (name, id(t), t._version, t.detach().numpy().tobytes(), t.requires_grad, id(t.grad))
+        for name, t in [*model.named_parameters(), *model.named_buffers()]
+    ]
+    grads = [
+        None if p.grad is None else p.grad.to_dense().numpy().tobytes() for p in model.parameters()
+    ]
+    return modules, tensors, grads, [module.training for module in model.modules()]
+
+
 def flat_gradient(loss, model):
     """The gradient of a loss by plain automatic differentiation, in double precision."""
     parameters = [p for p in model.parameters() if p.requires_grad]

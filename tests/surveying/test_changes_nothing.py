@@ -24,6 +24,7 @@ from tests.surveying.surveyed_models import (
     SavesItsOutput,
     built,
     evaluated_at_once,
+    everything,
     normalised,
     random_states,
     sequence,
@@ -42,22 +43,6 @@ class Noisy(torch.utils.data.Dataset):
     def __getitem__(self, index):
         noise = random.random() + np.random.normal() + torch.rand(3, dtype=torch.float64)
         return index + noise, noise
-
-
-def everything(model):
-    """All of a model that could change, by identity and value."""
-    modules = {
-        name: {key: id(value) for key, value in vars(module).items()}
-        for name, module in model.named_modules()
-    }
-    tensors = [
-        (name, id(t), t._version, t.detach().numpy().tobytes(), t.requires_grad, id(t.grad))
-        for name, t in [*model.named_parameters(), *model.named_buffers()]
-    ]
-    grads = [
-        None if p.grad is None else p.grad.to_dense().numpy().tobytes() for p in model.parameters()
-    ]
-    return modules, tensors, grads, [module.training for module in model.modules()]
 
 
 class TestNothingChanges:
