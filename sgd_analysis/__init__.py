@@ -13,6 +13,7 @@ A loop of your own
 What holds at fixed weights
     What are the losses and gradients of my batches?  survey, Survey
     Why is the printed loss not the global loss?      loss_gap, LossGap
+    And can I have the global one without a pass?     estimate_empirical_risk, RiskEstimate
     How large is a random batch's gradient?           expected_batch_gradient_norm_squared
     And if the loss is a norm, not a mean?            residual_norms, ResidualNorms
     Several ranks train: how noisy are gradients?     noise_of_ranks, NoiseOfRanks
@@ -86,6 +87,7 @@ from sgd_analysis.surveying.measures import (
 from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
 from sgd_analysis.surveying.order_correlation import OrderCorrelation, order_correlation
 from sgd_analysis.surveying.repeated_samples import RepeatedSamples, repeated_samples
+from sgd_analysis.surveying.risk_estimate import RiskEstimate, estimate_empirical_risk
 from sgd_analysis.surveying.scaling import stability_limit
 from sgd_analysis.surveying.sharpness import preconditioned_sharpness
 from sgd_analysis.surveying.survey import Survey
@@ -113,6 +115,7 @@ __all__ = [
     "Recorder",
     "RepeatedSamples",
     "ResidualNorms",
+    "RiskEstimate",
     "Run",
     "StoppingRule",
     "Survey",
@@ -121,6 +124,7 @@ __all__ = [
     "diverged",
     "empirical_risk_below",
     "epoch_operator",
+    "estimate_empirical_risk",
     "expected_batch_gradient_norm_squared",
     "expected_risk",
     "expected_running_loss",
