@@ -84,11 +84,11 @@ LOSSES = {  # the loss, its data, and the criterion to record, if it is one
 class Run:
     """A loop that accumulates; `whole` has each step's loss as one pass over its batch gives it."""
 
-    def __init__(self, loss=F.cross_entropy, make=classes, criterion=False, lr=0.1, **settings):
+    def __init__(self, function=F.cross_entropy, make=classes, *criteria, lr=0.1, **settings):
         self.model = network(n_outputs=4)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr)
-        self.loss, self.make, self.seed, self.whole = loss, make, 0, []
-        self.recorder = record(self.optimizer, *([loss] if criterion else []), **settings)
+        self.loss, self.make, self.seed, self.whole = function, make, 0, []
+        self.recorder = record(self.optimizer, *criteria, **settings)
 
     def parts(self, sizes):
         """Return as many batches, of these sizes."""
@@ -122,7 +122,8 @@ class Run:
 class TestTheSizeWeightedLoss:
     @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
     def test_is_that_of_the_whole_batch_in_one_pass(self, loss):
-        run = Run(*loss)
+        function, make, is_criterion = loss
+        run = Run(function, make, *([function] if is_criterion else []))
         for sizes in ((9, 1), (2, 7, 4), (5,), (1, 1, 6)):
             run.step(*sizes)
         history = run.close()
@@ -157,8 +158,7 @@ class TestTheSizeWeightedLoss:
             penalty = 0.1 * run.model[0].weight.square().sum()
             return first(predictions, targets) / 2 + predictions.square().mean() + penalty
 
-        run = Run(loss)
-        run.recorder = record(run.optimizer, first)
+        run = Run(loss, classes, first)
         run.step(9, 1)
         assert_allclose(run.close().size_weighted_loss, run.whole, rtol=2e-6)
 
@@ -330,9 +330,8 @@ def test_what_is_observed_is_weighted_by_size_already():
 
 
 def test_what_the_criteria_say_is_weighted_by_size_already():
-    run = Run()
-    run.loss = nn.CrossEntropyLoss()
-    run.recorder = record(run.optimizer, run.loss, loss="criteria")
+    criterion = nn.CrossEntropyLoss()
+    run = Run(criterion, classes, criterion, loss="criteria")
     run.step(9, 1)
     history = run.close()
     assert history.size_weighting is None
@@ -398,6 +397,7 @@ class TestWhereItIs:
         run.step(4)
         with pytest.raises(ValueError, match=name):
             run.recorder.evaluate(**{name: 1.0})
+        run.close()
 
     def test_in_the_line_of_text_if_it_is_to_be_seen(self):
         for last_three, is_seen in (((1, 9), (2, 7), (8, 1)), True), (((5, 5),) * 3, False):
@@ -413,7 +413,7 @@ class TestWhereItIs:
 class TestTheLineThatSaysSo:
     def said(self, *steps, epochs=1, **settings):
         """Return the warnings at the end of a run of these steps."""
-        run = Run(steps_per_epoch=len(steps), make=numbers, loss=F.mse_loss)
+        run = Run(F.mse_loss, numbers, steps_per_epoch=len(steps))
         for _ in range(epochs):
             for sizes in steps:
                 run.step(*sizes, **settings)
