@@ -395,7 +395,7 @@ def assert_equal(history, expected):
     for name, column in expected.evaluated.items():
         assert_array_equal(history.evaluated[name], column, err_msg=name)
     names = ("loss", "n_samples", "denominator", "epoch", "step_size", "skipped", "kept_weights")
-    for name in (*names, "own_objective", "divisor"):
+    for name in (*names, "own_objective", "divisor", "size_weighting"):
         given, wanted = getattr(history, name), getattr(expected, name)
         assert_array_equal(given, wanted, err_msg=name)
         assert wanted is None or given.dtype == wanted.dtype
