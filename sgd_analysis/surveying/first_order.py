@@ -26,6 +26,7 @@ class FirstOrder:
     before_end: float  # the share of the drop, without the own gains, that comes after a batch
     fall: float  # of the batch losses along the epoch, by a straight line
     fall_error: float
+    last: float  # what the last step gains on its own batch
     longest: float  # step, by its own gain, in units of its batch's loss
 
     @classmethod
@@ -53,6 +54,7 @@ class FirstOrder:
             own + float(pair * all_pairs),
             float(later_pairs / all_pairs),
             *_fall(epoch.batch_loss, share),
+            last=float(whole[-1] * given[-1] * true[-1]),
             longest=float(np.max(gains / epoch.batch_loss)),
         )
 

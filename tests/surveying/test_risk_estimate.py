@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -222,6 +223,22 @@ class TestLoops:
 
     def test_a_ragged_last_batch(self):
         self.assert_right(*run_of(NOISY, SMALL, 8, batch_size=39))
+
+    def test_a_last_batch_of_five_moves_the_loss_by_more_than_the_noise_of_whole_ones(self):
+        images, digits = load_digits(return_X_y=True)  # 28 · 64 + 5
+        data = TensorDataset(torch.tensor(images / 16).float(), torch.tensor(digits))
+        inside, reasons = [], []
+        for seed in range(3):
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+            sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+            history, risk = loop(model, sgd, data, 64, 12)
+            found = estimate_empirical_risk(history)
+            deviation = (found.empirical_risk - risk) / found.standard_error
+            inside.extend(np.abs(deviation[np.isfinite(deviation)]) < 2)
+            reasons.extend(found.unknown)
+        assert len(inside) > 6 and np.mean(inside) >= 0.95
+        assert any("drop_last=True" in why for why in reasons)
 
     def test_step_sizes_that_change_within_epochs(self):
         data, model = classes(0, random=False), network()
