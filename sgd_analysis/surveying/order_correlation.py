@@ -45,7 +45,7 @@ class OrderCorrelation:
 
     @property
     def error_of_mean(self) -> float:
-        """The standard error of that mean: it is smaller than a single one's."""
+        """The standard error of that mean, which is smaller than a single one's."""
         known = self.standard_error[~np.isnan(self.correlation)]
         return math.sqrt(float(np.square(known).sum())) / known.size if known.size else math.nan
 
