@@ -110,8 +110,24 @@ def _that_go_together(parts: Sequence[Reduced | None]) -> list[Reduced]:
     return found if all(_fits(part, found[0]) for part in found[1:]) else []
 
 
+def sole_reduction(losses: Sequence[Any]) -> Any:
+    """Return the node that losses are made of, but for factors and divisions; None of several."""
+    try:
+        nodes = list(_ends(getattr(loss, "grad_fn", None) for loss in losses))
+    except RuntimeError:  # the graph is gone
+        return None
+    return nodes[0] if len(nodes) == 1 else None
+
+
 def _parts(nodes: Iterable[Any]) -> Iterator[Reduced | None]:
     """Yield what losses are made of; None for each part that is neither a mean nor known."""
+    for node in _ends(nodes):
+        name = _name(node)
+        yield _quotient(node) if name in _QUOTIENTS else _reduced(node, name)
+
+
+def _ends(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield the nodes below those that scale a loss, add to it or only pass it on."""
     pending = list(nodes)
     for _ in range(_WIDTH):
         if not pending:
@@ -119,12 +135,12 @@ def _parts(nodes: Iterable[Any]) -> Iterator[Reduced | None]:
         if (node := pending.pop()) is None:
             continue
         name = _name(node)
-        if name in _QUOTIENTS and (quotient := _quotient(node)) is not None:
-            yield quotient
+        if name in _QUOTIENTS and _quotient(node) is not None:
+            yield node
         elif name in _TRANSPARENT or _is_of_several_losses(node, name):
             pending.extend(next(zip(*node.next_functions, strict=True)))
         else:
-            yield _reduced(node, name)
+            yield node
     yield None  # too many to look at
 
 

@@ -78,7 +78,7 @@ class Attachment:
         )
         self._votes = Votes()
         self._updates = Updates(parameters) if "update_norm" in also else None
-        self._seen = SeenSamples(rows.fingerprints, self._without_fingerprints, guard)
+        self.samples = SeenSamples(rows, messages, guard)
         self._local = LocalGradients(guard) if watches_local else None
         self._listener = Listener(guard(losses.begins), guard(losses.ends))
         self._criteria: Criteria | None = None
@@ -93,7 +93,7 @@ class Attachment:
             starts = None if self._updates is None else self._step_starts
             self._steps = Steps(optimizer, self._add_row, self._step_ends, guard, starts)
             self._listener.listen()
-            self._seen.listen()
+            self.samples.listen()
             if self._found is not None:
                 self._found.listen()
         except BaseException:
@@ -106,7 +106,7 @@ class Attachment:
         self._stop_finding()
         self._guard.stop()
         self._listener.stop()
-        self._seen.stop()
+        self.samples.stop()
         if self._criteria is not None:
             self._criteria.remove()
         if self._steps is not None and self._steps.remove():
@@ -140,17 +140,6 @@ class Attachment:
         if losses := self._votes.found():
             self._messages.one_vote_each(*losses)
 
-    def look_for_fingerprints(self) -> None:
-        """Say if there is no fingerprint though they were asked for, or no room for more."""
-        kept = self._rows.fingerprints
-        if kept is None or self._rows.n_steps == self._n_before:
-            return
-        if kept.full_at is None:
-            if not kept.has_new:
-                self._messages.no_samples_seen()
-        elif kept.full_at >= self._n_before:  # and not in what it continues
-            self._messages.no_more_fingerprints(kept.full_at, "more do not fit into memory=")
-
     def _add_row(self) -> None:
         """Record the step that is about to be made."""
         if not self._has_ended and self._is_epoch_full():  # the step before has raised
@@ -163,7 +152,7 @@ class Attachment:
         gradients, skipped = parameters.gradients()
         seen = self.losses.take(gradients)
         self._messages.count(seen)
-        self._votes.step(seen.loss, seen.size_weighting)
+        self._votes.step(seen.loss, seen.size_weighting, seen.votes)
         local = () if self._local is None else self._local.take(parameters.seen)
         self._rows.append(
             seen,
@@ -172,7 +161,7 @@ class Attachment:
             local,
             skipped,
             self.losses.unclipped,
-            self._seen.take(),
+            self.samples.take(),
         )
 
     def _step_starts(self) -> None:
@@ -230,11 +219,6 @@ class Attachment:
             self._updates.lay_out()
         if self._local is not None:
             self._local.watch(parameters)
-
-    def _without_fingerprints(self, error: Exception) -> None:
-        if self._rows.fingerprints is not None:
-            self._rows.fingerprints.full_at = n_kept = self._rows.n_steps
-            self._messages.no_more_fingerprints(n_kept, f"a batch has none: {error}")
 
     def _failed(self, error: Exception) -> None:
         self._messages.failure(self._rows.n_steps, error)

@@ -70,6 +70,10 @@ class KeptFingerprints:
         state = self._state
         return (state.waiting[-1][0] if state.waiting else state.n_stored) > self._n_before
 
+    def fits(self, n_samples: int) -> bool:
+        """Return whether a step may have so many."""
+        return _BYTES * n_samples <= self._memory
+
     def write(self, step: int, given: Sequence[Tensor]) -> None:
         """Take those that a step was given; what is on a device stays there."""
         if self.full_at is not None:

@@ -117,9 +117,8 @@ class Messages:
             "the backward passes of a step had one vote each, though their batches differ in size: "
             f"its loss is {loss:.4g} on average, {by_size:.4g} weighted by size, as "
             f"history.size_weighted_loss has it (in the median step they differ by {change:.1%}), "
-            "and its gradient differs with it: if they are parts of one batch, multiply each mean "
-            "by its share of the step's samples or tokens, in place of dividing by the number of "
-            "passes",
+            "and its gradient differs with it: multiply each mean by its share of the step's "
+            "samples or tokens, in place of dividing it by the number of passes",
         )
 
     def late(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sgd_analysis._loss_graph import Reduced, reductions_below
+from sgd_analysis._loss_graph import Reduced, reductions_below, sole_reduction
 from sgd_analysis.recording import values
 from sgd_analysis.recording.hooks import Guard
 from sgd_analysis.recording.passes import NO_CRITERION, Call
@@ -44,7 +44,10 @@ class PassSizes:
         except Exception as error:
             self._failed(error)
             return []
-        return [Call(NO_CRITERION, -1, math.nan, denominator, n_samples, is_sum=False)]
+        call = Call(NO_CRITERION, -1, math.nan, denominator, n_samples, is_sum=False)
+        if watches and (node := sole_reduction(roots)) is not None:
+            watch_factor(call, node, self._guard)
+        return [call]
 
     def _of(self, found: Reduced, watches: bool) -> Call:
         node, denominator, n_samples, is_sum, _, rows = found

@@ -129,10 +129,11 @@ class Recorder:
     objective: the sum of what `backward()` was called on, over the passes whose gradients the step
     uses, without the factor of a GradScaler. A pass whose gradients were cleared before the step
     does not count, nor one for another optimizer. Where a loop leaves gradients uncleared from one
-    step to the next, only the passes of the present step are added up. The criteria tell the
-    number of samples: that of the first one's largest call in each of those passes, added up over
-    them; of a pass through none the graph of its loss does. Of a step with a closure, the closure's
-    first evaluation counts. `observe` overrides the loss.
+    step to the next, only the passes of the present step are added up. The criteria tell the number
+    of samples: that of the first one's largest call in each of those passes, added up over them; of
+    a pass through none the graph of its loss does. Where passes of one step differ in size,
+    `history.size_weighted_loss` has the loss as their samples weigh it. Of a step with a closure,
+    the closure's first evaluation counts. `observe` overrides the loss.
 
     Only the thread that makes the steps is looked at.
 
@@ -488,7 +489,7 @@ class Recorder:
 
     def _new_messages(self) -> list[str]:
         self._attachment.look_for_steps()
-        self._attachment.look_for_fingerprints()
+        self._attachment.samples.look_for_missing()
         if self._attachment.losses.is_late:
             self._messages.late()
         if any(self._attachment.losses.unsure):

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgd_analysis.recording.fingerprints import fingerprints
 from sgd_analysis.recording.hooks import Guard
-from sgd_analysis.recording.kept_fingerprints import KeptFingerprints
 from sgd_analysis.recording.loaders import listeners
+from sgd_analysis.recording.messages import Messages
+from sgd_analysis.recording.rows import Rows
 
 
-class _Given(NamedTuple):
+@dataclass
+class _Given:
     """What a way through a loader has given since the last step: fingerprints."""
 
     iterator: weakref.ref[Any]
-    fingerprints: list[Tensor]
+    fingerprints: list[Tensor] = field(default_factory=list)
+    n_samples: int = 0
 
 
 class SeenSamples:
@@ -30,15 +33,15 @@ class SeenSamples:
     A loop that fetches a batch ahead has its first step see two, and its last one none.
 
     Args:
-        kept: where they will be kept, while there is room; None if they are not wanted.
-        failed: called with the error if a batch has none; no more are taken then.
+        rows: where they will be kept, while there is room, if they are wanted.
+        messages: where it is noted what is missing.
         guard: wraps a hook so that no error of it reaches the loop.
     """
 
-    def __init__(
-        self, kept: KeptFingerprints | None, failed: Callable[[Exception], None], guard: Guard
-    ) -> None:
-        self._kept, self._failed, self._guard = kept, failed, guard
+    def __init__(self, rows: Rows, messages: Messages, guard: Guard) -> None:
+        self._rows, self._kept = rows, rows.fingerprints
+        self._messages, self._guard = messages, guard
+        self._n_before = rows.n_steps  # those of the recording it continues
         self._given: dict[int, _Given] = {}  # by thread
         self._thread: int | None = None  # that has made a step
 
@@ -69,6 +72,17 @@ class SeenSamples:
         given, self._given = self._given.get(self._thread), {}
         return [] if given is None else given.fingerprints
 
+    def look_for_missing(self) -> None:
+        """Say if there is none though steps were made, or no room for more."""
+        kept = self._kept
+        if kept is None or self._rows.n_steps == self._n_before:
+            return
+        if kept.full_at is None:
+            if not kept.has_new:
+                self._messages.no_samples_seen()
+        elif kept.full_at >= self._n_before:  # and not in what it continues
+            self._messages.no_more_fingerprints(kept.full_at, "more do not fit into memory=")
+
     def _begins(self, iterator: Any) -> None:
         thread = threading.get_ident()
         given = self._given.get(thread)
@@ -86,9 +100,12 @@ class SeenSamples:
             new = fingerprints(batch)
         except Exception as error:
             self.stop()
-            self._failed(error)
+            self._kept.full_at = n_kept = self._rows.n_steps
+            self._messages.no_more_fingerprints(n_kept, f"a batch has none: {error}")
             return
         given = self._given.get(thread)
         if given is None or given.iterator() is not iterator:
-            given = self._given[thread] = _Given(weakref.ref(iterator), [])
-        given.fingerprints.append(new)
+            given = self._given[thread] = _Given(weakref.ref(iterator))
+        if self._kept.fits(given.n_samples):  # a loop may never make a step
+            given.fingerprints.append(new)
+            given.n_samples += len(new)

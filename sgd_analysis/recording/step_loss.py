@@ -27,6 +27,7 @@ class StepLoss(NamedTuple):
     objective: Value | None = None  # where it is another than the loss
     divisor: Value | None = None  # of sums: what makes means of them
     size_weighting: Value | None = None  # what its passes lack to weigh by their sizes
+    votes: Value = math.nan  # of these passes together: 1 if the objective is the mean of theirs
 
     @property
     def weight(self) -> Value:
@@ -76,8 +77,8 @@ class StepLosses:
         elif self._from_criteria and (calls := _calls_of_criteria(passes)):
             loss = _mean_of_criteria(calls)
         else:
-            added = _size_weighting(passes, pairs) if len(passes) > 1 else None
-            return StepLoss(self._last_objective, n_samples, denominator, None, divisor, added)
+            seen = StepLoss(self._last_objective, n_samples, denominator, None, divisor)
+            return seen if len(passes) == 1 else _with_size_weighting(seen, passes, pairs)
         if isinstance(loss, float) and isinstance(objective, float) and loss == objective:
             objective = None
         return StepLoss(loss, n_samples, denominator, objective, divisor)
@@ -127,18 +128,20 @@ def _sizes(pairs: _Pairs) -> tuple[Value, Value, Value | None]:
     return n_samples, denominator, total(one.weight * _divisor(one, calls) for one, calls in pairs)
 
 
-def _size_weighting(passes: Sequence[Pass], pairs: _Pairs) -> Value | None:
-    """Return what the passes lack to weigh by their sizes; None if they are no parts of a batch."""
-    if not any(one.calls for one in passes):  # nothing tells their sizes
-        return math.nan
-    if len(pairs) < len(passes) or not _are_of_a_kind(pairs):
-        return None
-    return size_weighting([_part(one, calls) for one, calls in pairs])
+def _with_size_weighting(seen: StepLoss, passes: Sequence[Pass], pairs: _Pairs) -> StepLoss:
+    """Return the same with what several passes lack to weigh by their sizes."""
+    if not any(one.calls for one in passes):  # nothing tells them
+        return seen._replace(size_weighting=math.nan)
+    if len(pairs) < len(passes) or not _are_of_a_kind(pairs):  # they are no parts of a batch
+        return seen
+    parts = [_part(one, calls) for one, calls in pairs]
+    votes = total(part.vote for part in parts)
+    return seen._replace(size_weighting=size_weighting(parts), votes=votes)
 
 
 def _part(one: Pass, calls: Sequence[Call]) -> Part:
     size = one.weight * _largest(call.denominator for call in calls)
-    return Part(_weighted_value(one), size, total(call.vote for call in calls))
+    return Part(_weighted_value(one), size, total(call.vote for call in calls) / one.scale)
 
 
 def _are_of_a_kind(pairs: _Pairs) -> bool:

@@ -17,6 +17,7 @@ from sgd_analysis.history.size_weighting import VISIBLE, median_change
 from sgd_analysis.recording.values import total
 
 _STEPS = 64  # the first ones, at most
+_MEAN = 1e-2  # what the votes of means may miss one by, in half precision
 _SAME = 1e-5  # of a vote: more than rounding in single precision leaves
 
 
@@ -79,16 +80,18 @@ class Votes:
     """Looks at the first steps: whether in most of them the sizes of their passes are to be seen.
 
     Where they are not, it would be a false alarm: where only the last step of an epoch is ragged.
+    So it would be of passes that are not averaged, for they need not be parts of one batch: a
+    GAN's real and fake samples, those of several tasks, new ones and a memory's.
     """
 
     def __init__(self) -> None:
         self._looks = True
-        self._seen: list[tuple[Value, Value]] = []
+        self._seen: list[tuple[Value, Value, Value]] = []
 
-    def step(self, loss: Value, added: Value | None) -> None:
-        """Take note of a step and of its `size_weighting`."""
+    def step(self, loss: Value, added: Value | None, votes: Value) -> None:
+        """Take note of a step, its `size_weighting`, and the sum of its votes."""
         if self._looks:
-            self._seen.append((loss, 0.0 if added is None else added))
+            self._seen.append((loss, 0.0 if added is None else added, votes))
             self._looks = len(self._seen) < _STEPS
 
     def found(self) -> tuple[float, float, float] | None:
@@ -100,7 +103,8 @@ class Votes:
             None if that is not to be seen.
         """
         self._looks, seen, self._seen = False, self._seen, []
-        loss, added = np.array([[float(value) for value in pair] for pair in seen]).reshape(-1, 2).T
+        loss, added, votes = np.array([list(map(float, row)) for row in seen]).reshape(-1, 3).T
+        added = np.where((np.abs(votes - 1) < _MEAN) | np.isnan(added), added, 0.0)
         if (change := median_change(loss, added)) <= VISIBLE:
             return None
         known = ~np.isnan(loss + added)

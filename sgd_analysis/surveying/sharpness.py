@@ -38,7 +38,7 @@ def preconditioned_sharpness(
 
     - SGD, with and without momentum: 1;
     - RMSprop: 1/(√v + eps), v its mean of squares (minus the square of the mean if centered);
-    - Adam, AdamW: 1/((1 − β₁ᵗ)(√(v/(1 − β₂ᵗ)) + eps) after t steps, both bias corrections
+    - Adam, AdamW: 1/((1 − β₁ᵗ)(√(v/(1 − β₂ᵗ)) + eps)) after t steps, both bias corrections
       included; with `amsgrad`, v is the largest so far;
     - Adagrad: 1/(√s + eps), s its sum of squares, over 1 + (t − 1) `lr_decay`.
 
@@ -47,10 +47,10 @@ def preconditioned_sharpness(
     AdamW's does not. Parameters that the optimizer does not move are left out: those of the model
     that it was not given, or that need no gradient.
 
-    Above the limit the loss grows along some direction: the next spike comes, with all samples in
-    the batch, too. The eigenvalue is found by products with random start, by Lanczos' method on
-    the symmetric matrix D^½ H D^½, which has the same eigenvalues; no matrix is formed. Each
-    product is one pass over the loader, of about four gradients' work. Save with batch norm in
+    Above the limit the steps along some direction grow: a spike comes, with all samples in the
+    batch, too. The eigenvalue is found by Lanczos' method, from a random start, on the symmetric
+    matrix D^½ H D^½, which has the same eigenvalues and is never formed. Each of its products is
+    one pass over the loader, and takes as long as about four gradients. Save with batch norm in
     training mode, which takes each batch by itself as the loop does, the value depends on the
     samples and not on how they are cut: large batches are the fastest.
 
@@ -58,16 +58,17 @@ def preconditioned_sharpness(
     that shuffles gives the same batches in each pass: its generators are put back.
 
     Args:
-        model: as for `survey`; with two derivatives.
+        model: as for `survey`, and one that can be differentiated twice. Of a compiled one, the
+            model within is taken.
         criterion: as for `survey`.
         loader: as for `survey`; it is iterated once a product, and so cannot be a generator.
         optimizer: SGD, RMSprop, Adam, AdamW or Adagrad of `torch.optim`, after a step (of SGD,
             also before).
-        tolerance: how large ‖A x − θ x‖ may be for the eigenvalue θ and its unit vector x,
-            relative to |θ|. There is an eigenvalue within that distance of θ; θ itself, a
-            Rayleigh quotient, is most often far closer, and never above the largest eigenvalue.
-            That no larger one was missed is as certain as that the random start has a part in
-            its direction.
+        tolerance: how large ‖Ax − θx‖ may be for the eigenvalue θ and its unit vector x, A the
+            symmetric matrix, relative to the size of θ. There is an eigenvalue within that
+            distance of θ; θ itself is most often far closer, and above the largest one only by
+            rounding. That no larger one was missed is as certain as that the random start has a
+            part in its direction.
         max_products: how many products are made at most.
         seed: of the start.
         n_samples: as for `survey`.
@@ -104,7 +105,8 @@ def preconditioned_sharpness(
     seed = integer_between("seed", seed, 0)
     moved = scalings(optimizer)
     with undisturbed(loader), torch.inference_mode(False), torch.enable_grad():
-        weights = FixedWeights(model, criterion, n_samples)
+        # A compiled model has one derivative only; the one within has the same parameters.
+        weights = FixedWeights(getattr(model, "_orig_mod", model), criterion, n_samples)
         try:
             matrix = ScaledHessian(weights, loader, moved)
             start = matrix.random_vector(seed)

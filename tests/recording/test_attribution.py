@@ -10,10 +10,7 @@ from sgd_analysis import record
 from tests.recording.loops import backward, batches, gradient_of, network, train
 
 # Most of these loops look at steps only.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:no epoch has ended"),
-    pytest.mark.filterwarnings("ignore:the backward passes of a step had one vote each"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:no epoch has ended")
 
 
 class TestSeveralPasses:

@@ -20,6 +20,7 @@ from sgd_analysis import History, record, record_all
 from sgd_analysis.recording import fingerprints as module
 from sgd_analysis.recording.fingerprints import fingerprints
 from sgd_analysis.recording.gathering import _together
+from sgd_analysis.recording.seen_samples import SeenSamples
 from tests.recording.device import Device, OnDevice
 from tests.recording.loops import network
 from tests.recording.outcomes import (
@@ -34,6 +35,7 @@ from tests.recording.test_interrupted import Interrupt
 from tests.recording.test_on_a_device import moved
 from tests.recording.trainings import accumulated, evaluated_with_gradients, plain, with_a_closure
 
+listen = SeenSamples.listen
 MASK = (1 << 64) - 1
 
 
@@ -285,6 +287,20 @@ class TestOfALoop:
                 step(model, optimizer, batch)
 
         assert_array_equal(recorded(loop, DataLoader(DATA, BATCH)).fingerprints.values, ALL)
+
+    def test_what_leads_to_no_step_does_not_pile_up(self):
+        def loop(model, optimizer, loader):
+            for _ in loader:
+                pass
+            assert sum(map(len, taken[0]._given[threading.get_ident()].fingerprints)) < 60
+            optimizer.step()
+
+        taken = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SeenSamples, "listen", lambda self: (taken.append(self), listen(self)))
+            loader = DataLoader(TensorDataset(torch.randn(1000, 3)), BATCH)
+            with pytest.warns(UserWarning, match="first 0 steps only: more do not fit"):
+                recorded(loop, loader, memory=2 * 8 * 50, gradients="none", steps_per_epoch=1)
 
     def test_every_optimizer_of_a_loop_has_seen_its_batches(self):
         models = [network(), network()]

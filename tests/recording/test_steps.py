@@ -50,7 +50,6 @@ class TestClosures:
         assert_array_equal(history.weights, weights)
         assert history.n_epochs == 2
 
-    @pytest.mark.filterwarnings("ignore:the backward passes of a step had one vote each")
     def test_of_a_closure_that_accumulates_the_whole_first_evaluation_is_recorded(
         self, model, criterion
     ):

@@ -178,6 +178,36 @@ class TestTheSizeWeightedLoss:
         mean = np.average(losses, weights=[5, 2])
         assert_allclose(history.size_weighted_loss, [mean * 2 / history.divisor[0]], rtol=2e-6)
 
+    @pytest.mark.parametrize("shape", ["sum over a sum", "rows"])
+    def test_is_known_where_the_loop_tells_the_sizes(self, shape):
+        """A mask by hand: nothing in the graph tells how many targets count."""
+
+        def masked(predictions, targets):
+            self.n = int((targets >= 0).sum())
+            losses = F.cross_entropy(predictions, targets, reduction="none")
+            if shape == "rows":
+                return losses[targets >= 0].mean(dim=0)
+            mask = (targets >= 0).float()
+            return (losses * mask).sum() / mask.sum()
+
+        run = Run(masked, padded, n_samples=lambda: self.n)
+        for sizes in ((9, 1), (2, 7, 4), (3, 3)):
+            run.step(*sizes)
+        history = run.close()
+        assert_allclose(history.size_weighted_loss, run.whole, rtol=2e-6)
+        assert (history.size_weighting[:2] != 0).all()
+
+    def test_leaves_torchs_error_at_a_graph_that_is_gone(self):
+        run = Run(by_hand, numbers, n_samples=lambda: 4)
+        for _ in range(2):
+            ((inputs, targets),) = run.parts([4])
+            loss = by_hand(run.model(inputs), targets) / targets.sum()
+            loss.backward()
+            with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+                loss.backward()
+            run.optimizer.step()
+        assert run.close().n_steps == 2
+
     def test_is_not_known_where_a_size_is_not(self):
         def cubed(predictions, targets):
             return F.cross_entropy(predictions, targets) ** 3
@@ -422,10 +452,18 @@ class TestTheLineThatSaysSo:
         with pytest.warns(UserWarning, match=ONE_VOTE):
             run.close()
 
-    @pytest.mark.parametrize("settings", [{"factor": lambda n: n / 10}, {"factor": 1.0}])
-    def test_says_nothing_of_passes_that_weigh_by_their_sizes_or_have_the_same(self, settings):
-        sizes = (5, 5) if settings["factor"] == 1.0 else (9, 1)
-        assert self.said(sizes, sizes, **settings) == ""
+    def test_comes_with_a_scaler_too(self):
+        assert self.said((9, 1), scaler=torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+    @pytest.mark.parametrize("sizes", [(9, 1), (5, 5)])
+    def test_says_nothing_of_passes_that_weigh_by_their_sizes(self, sizes):
+        assert self.said(sizes, sizes, factor=lambda n: n / 10) == ""
+
+    @pytest.mark.parametrize("factor", [1.0, 0.25])
+    def test_is_no_false_alarm_where_passes_are_not_averaged(self, factor):
+        """A GAN's, say, of real and of fake samples: they need be no parts of one batch."""
+        assert self.said((9, 1), (2, 8), (1, 6), factor=factor) == ""
+        assert (self.history.size_weighting != 0).all()
 
     @pytest.mark.parametrize("n_steps", [2, 3, 20])
     @pytest.mark.parametrize("last", [(8, 8, 8, 1), (8, 1), (1,), (8, 8, 8, 7)])

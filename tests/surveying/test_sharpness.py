@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.utils.data import DataLoader, TensorDataset
 
-from sgd_analysis import LeastSquares, preconditioned_sharpness
+from sgd_analysis import LeastSquares, preconditioned_sharpness, record
 from sgd_analysis.surveying import largest_eigenvalue
 from tests.surveying.surveyed_models import (
     AT_ONCE,
@@ -276,6 +276,11 @@ class TestOfNetworks:
         found = preconditioned_sharpness(model, None, batches, optimizer, **EXACT)
         assert_allclose(found, sharpness(plain, batches), rtol=1e-10)
 
+    def test_of_a_compiled_model_it_is_that_of_the_model_within(self):
+        model, batches = built(NETWORK), small_batches(n_batches=2)
+        compiled = torch.compile(model, backend="aot_eager")  # of one derivative, as "inductor"
+        assert sharpness(compiled, batches) == sharpness(model, batches)
+
     def test_in_single_precision_it_is_as_good_as_its_tolerance(self):
         model, batches = built(NETWORK, torch.float32), small_batches(torch.float32, n_batches=4)
         double = copy.deepcopy(model).double()
@@ -487,6 +492,31 @@ class TestNothingChanges:
         with pytest.raises(ValueError, match="take a step first"):
             sharpness(model, batches, optimizer)
         assert not optimizer.state
+
+    def test_of_a_recorded_run(self):
+        def history(where=None):
+            model, batches, criterion = built(NETWORK), small_batches(n_batches=2), nn.MSELoss()
+            optimizer = SGD(model.parameters(), lr=0.1)
+
+            def at(place):
+                if place == where:
+                    sharpness(model, batches, optimizer, criterion)
+
+            with record(optimizer, criterion, steps_per_epoch=3) as recorder:
+                for inputs, targets in batches:
+                    optimizer.zero_grad()
+                    loss = criterion(model(inputs), targets)
+                    at("forward")
+                    loss.backward()
+                    at("backward")
+                    optimizer.step()
+            return recorder.history
+
+        expected = history()
+        for where in ("forward", "backward"):
+            found = history(where)
+            for name in ("loss", "n_samples", "gradient"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
     def test_the_same_seed_gives_the_same_number_and_another_seed_another_last_digit(self):
         model, batches = built(NETWORK), small_batches(n_batches=2)
