@@ -307,6 +307,21 @@ class TestFirstOrder:
         drop = eta * 40 * at_start.full_gradient_norm**2
         assert_allclose([found.own, found.drop, found.before_end], [spread, drop, 0.5], rtol=1e-5)
 
+    @pytest.mark.parametrize(
+        "options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}]
+    )
+    def test_counts_of_a_gradient_what_it_has_moved_by_the_epochs_end(self, options):
+        weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        sgd = torch.optim.SGD([weight], lr=0.1, **{"momentum": 0.5} | options)
+        with record(sgd, steps_per_epoch=12) as recorder:
+            for k in range(12):
+                sgd.param_groups[0]["lr"] = 0.1 / (k + 1)
+                weight.grad = torch.full_like(weight, float(k == 4))
+                recorder.observe(1.0, n_samples=1)
+                sgd.step()
+        own = FirstOrder.of(recorder.history[0]).own
+        assert_allclose(own, -weight.item() / 12)
+
     def test_of_batches_of_unequal_sizes_is_the_mean_over_orders(self):
         """Against the sum over all pairs of steps, in many random orders."""
         rng, sizes = np.random.default_rng(1), np.array([3, 30, 7, 60, 100, 200])
