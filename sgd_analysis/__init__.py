@@ -52,6 +52,12 @@ What least squares will do, before it runs
 from __future__ import annotations
 
 from sgd_analysis._version import __version__ as __version__
+from sgd_analysis.curvature.scaling import stability_limit
+from sgd_analysis.curvature.sharpness import preconditioned_sharpness
+from sgd_analysis.diagnosis.noise_of_ranks import NoiseOfRanks, noise_of_ranks
+from sgd_analysis.diagnosis.order_correlation import OrderCorrelation, order_correlation
+from sgd_analysis.diagnosis.repeated_samples import RepeatedSamples, repeated_samples
+from sgd_analysis.diagnosis.risk_estimate import RiskEstimate, estimate_empirical_risk
 from sgd_analysis.ensemble.ensemble import Ensemble, train_ensemble
 from sgd_analysis.history.history import History
 from sgd_analysis.orders import (
@@ -84,12 +90,6 @@ from sgd_analysis.surveying.measures import (
     expected_batch_gradient_norm_squared,
     residual_norms,
 )
-from sgd_analysis.surveying.noise_of_ranks import NoiseOfRanks, noise_of_ranks
-from sgd_analysis.surveying.order_correlation import OrderCorrelation, order_correlation
-from sgd_analysis.surveying.repeated_samples import RepeatedSamples, repeated_samples
-from sgd_analysis.surveying.risk_estimate import RiskEstimate, estimate_empirical_risk
-from sgd_analysis.surveying.scaling import stability_limit
-from sgd_analysis.surveying.sharpness import preconditioned_sharpness
 from sgd_analysis.surveying.survey import Survey
 from sgd_analysis.surveying.surveyor import survey
 from sgd_analysis.theory.epoch_operator import EpochOperator, epoch_operator

@@ -14,9 +14,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What each room may use, besides the helpers at the top level and what those rooms use.
 ROOMS = {
     "history": [],
+    "diagnosis": ["history"],
     "recording": ["history"],
     "frameworks": ["recording"],
     "surveying": ["history"],
+    "curvature": ["surveying"],
     "problems": ["surveying"],
     "training": ["recording", "problems"],
     "ensemble": ["training"],

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from sgd_analysis._criteria import Criterion
 from sgd_analysis._random_state import undisturbed
 from sgd_analysis._validation import integer_between, positive_number
+from sgd_analysis.curvature.largest_eigenvalue import largest_eigenvalue
+from sgd_analysis.curvature.products import ScaledHessian
+from sgd_analysis.curvature.scaling import scalings
 from sgd_analysis.surveying.evaluation import FixedWeights
-from sgd_analysis.surveying.largest_eigenvalue import largest_eigenvalue
-from sgd_analysis.surveying.products import ScaledHessian
-from sgd_analysis.surveying.scaling import scalings
 from sgd_analysis.surveying.surveyor import check_kinds
 
 

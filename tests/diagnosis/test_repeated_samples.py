@@ -8,7 +8,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 from sgd_analysis import History, record, repeated_samples
 from sgd_analysis.history.fingerprints import Fingerprints
-from tests.surveying.test_order_correlation import buffered
+from tests.diagnosis.test_order_correlation import buffered
 
 N, BATCH, N_EPOCHS = 400, 8, 3
 INPUTS = torch.arange(1.0, N + 1)[:, None]

@@ -17,7 +17,7 @@ from sgd_analysis import (
     record,
     train,
 )
-from sgd_analysis.surveying.first_order import FirstOrder
+from sgd_analysis.diagnosis.first_order import FirstOrder
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(400, 5)) * np.linspace(0.5, 1.5, 5)

@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sgd_analysis._arrays import quotient
 from sgd_analysis._criteria import require_gradient
 from sgd_analysis._random_state import undisturbed
+from sgd_analysis.curvature.scaling import Scaling
 from sgd_analysis.surveying.batches import in_lists
 from sgd_analysis.surveying.evaluation import FixedWeights, dense_sum
-from sgd_analysis.surveying.scaling import Scaling
 
 
 class ScaledHessian:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sgd_analysis._arrays import quiet
 from sgd_analysis._validation import kind_of
+from sgd_analysis.diagnosis.first_order import FirstOrder, has_one_step_size, is_plain_sgd
 from sgd_analysis.history.history import History
-from sgd_analysis.surveying.first_order import FirstOrder, has_one_step_size, is_plain_sgd
 
 _LASTING = (0.5, 0.3)  # what lasts of the steps' own gains, before the trends say so, and its error
 _TREND_ERROR = 0.1  # of that share: a trend is no straight line

@@ -1,0 +1,1 @@
+"""What a history alone tells of the loop that made it, without another look at the samples."""
