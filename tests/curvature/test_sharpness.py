@@ -17,7 +17,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from torch.utils.data import DataLoader, TensorDataset
 
 from sgd_analysis import LeastSquares, preconditioned_sharpness, record
-from sgd_analysis.surveying import largest_eigenvalue
+from sgd_analysis.curvature import largest_eigenvalue
 from tests.surveying.surveyed_models import (
     AT_ONCE,
     CLASS_WEIGHTS,
