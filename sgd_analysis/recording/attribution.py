@@ -20,6 +20,21 @@ from sgd_analysis.recording.rescaling import Rescaling
 from sgd_analysis.recording.step_loss import StepLoss, StepLosses
 
 _NOTHING: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+_LONGEST_WAIT = 10.0  # seconds, which no look takes: one that was interrupted may never end
+
+
+class _Turn:
+    """One thread's turn to look, or its going on without after the longest wait."""
+
+    def __init__(self, looking: threading.RLock) -> None:
+        self._looking, self._is_mine = looking, False
+
+    def __enter__(self) -> None:
+        self._is_mine = self._looking.acquire(timeout=_LONGEST_WAIT)
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_mine:
+            self._looking.release()
 
 
 class SeenLosses:
@@ -100,7 +115,7 @@ class SeenLosses:
 
     def begins(self, roots: Sequence[Any], seeds: Sequence[Tensor | None]) -> None:
         """Take note of a backward pass that begins."""
-        with self._looking if self._owner is None else _NOTHING:
+        with _Turn(self._looking) if self._owner is None else _NOTHING:
             passes = self._here()
             if passes is None:
                 return
@@ -115,7 +130,7 @@ class SeenLosses:
 
     def ends(self) -> None:
         """Take note of its end."""
-        with self._looking if self._owner is None else _NOTHING:
+        with _Turn(self._looking) if self._owner is None else _NOTHING:
             passes = self._threads.get(threading.get_ident())  # where it has begun, if it counts
             if passes is None or passes.open is None:
                 return

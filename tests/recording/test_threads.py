@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from sgd_analysis import record
-from sgd_analysis.recording import marks
+from sgd_analysis.recording import attribution, marks
 
 STRESS = """
 import sys, threading
@@ -98,6 +98,21 @@ def test_a_loop_may_run_in_another_thread_than_the_one_that_records():
             worker.in_a_thread()  # a new one each epoch
     assert_array_equal(recorder.history.loss, worker.losses)
     assert_array_equal(recorder.history.n_samples, [5] * 6)
+
+
+def test_a_thread_that_was_interrupted_while_it_looked_stops_no_other(monkeypatch):
+    monkeypatch.setattr(attribution, "_LONGEST_WAIT", 0.001)
+    model, criterion = nn.Linear(2, 1), nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with record(optimizer, criterion, steps_per_epoch=1) as recorder:
+        looking = recorder._attachment.losses._looking
+        interrupted = threading.Thread(target=looking.acquire)  # and never releases it
+        interrupted.start()
+        interrupted.join()
+        loss = criterion(model(torch.ones(3, 2)), torch.zeros(3, 1))
+        loss.backward()
+        optimizer.step()
+    assert recorder.history.loss == [loss.item()]
 
 
 def test_what_another_thread_computes_with_the_criterion_does_not_count():
