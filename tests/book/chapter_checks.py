@@ -23,6 +23,15 @@ def asks_a_question_in_its_title(page: Page) -> Iterator[Missing]:
         yield Missing(f"the title is no question: “{title[1]}”", page.line_of(title[0]))
 
 
+@required(OF_A_CHAPTER, ":::{admonition} The short answer")
+def begins_with_the_short_answer(page: Page) -> Iterator[Missing]:
+    first = page.blocks[0] if page.blocks else None
+    if not first or (first.name, first.argument) != ("admonition", "The short answer"):
+        yield Missing("the first thing below the title should be the box “The short answer”")
+    elif "{glue:text}`" not in first.content:
+        yield Missing("the short answer should give a number", first.line)
+
+
 @required(OF_A_CHAPTER, ":::{admonition} What you will learn")
 def says_what_one_will_learn_and_what_it_needs(page: Page) -> Iterator[Missing]:
     boxes = [box for box in page.named("admonition") if box.options.get("class") == "learn"]
@@ -108,15 +117,6 @@ def is_a_chapter_of_its_own(page: Page) -> Iterator[Missing]:
         if found and found[0] in page.text and page.path != EXAMPLE.path:
             line = page.line_of(found[0])
             yield Missing(f"a chapter has its own question, and its {what} is the template's", line)
-
-
-@required(OF_THE_TEMPLATE, ":::{admonition} The short answer")
-def begins_with_the_short_answer(page: Page) -> Iterator[Missing]:
-    first = page.blocks[0] if page.blocks else None
-    if not first or (first.name, first.argument) != ("admonition", "The short answer"):
-        yield Missing("the first thing below the title should be the box “The short answer”")
-    elif "{glue:text}`" not in first.content:
-        yield Missing("the short answer should give a number", first.line)
 
 
 @required(OF_THE_TEMPLATE, ":::{exercise} Your turn")
