@@ -232,6 +232,15 @@ class TestLoops:
         assert (error < 2.5 * found.standard_error[1:]).all()
         assert np.mean(error < 0.3 * np.abs(history.running_loss - risk)[1:]) > 0.7
 
+    def test_batches_that_have_no_loss_left_do_not_hide_the_others(self):
+        history, _ = learn(seed=0)
+        norms = history.gradient_norm.copy()
+        loss, norms[300] = np.where(np.arange(384) == 300, 0.0, history.loss), 0.0
+        gradients = replace(history.gradients, norm=norms)
+        fitted = replace(history, loss=loss, gradients=gradients)
+        assert not any(estimate_empirical_risk(fitted).unknown[1:])
+        assert np.isfinite(FirstOrder.of(fitted[9]).longest)
+
     def test_in_an_epoch_at_step_size_zero_the_running_loss_is_the_global_loss(self):
         data, model = classes(0, random=False), network()
         still = loop(model, torch.optim.SGD(model.parameters(), lr=0.0), data, 8, 3)
