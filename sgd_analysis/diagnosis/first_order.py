@@ -47,6 +47,8 @@ class FirstOrder:
         pair = products / (1 - share @ share) / shorter**2
         all_pairs = steps.sum() - share @ steps
         later_pairs = share @ (steps.sum() - np.cumsum(steps))
+        # A batch without a loss has none to gain: what hinges have, and losses that underflow.
+        gained = np.divide(gains, epoch.batch_loss, out=np.zeros_like(gains), where=gains != 0)
         running_loss, own = float(epoch.running_loss[0]), float(share @ gains)
         return cls(
             running_loss,
@@ -55,7 +57,7 @@ class FirstOrder:
             float(later_pairs / all_pairs),
             *_fall(epoch.batch_loss, share),
             last=float(whole[-1] * given[-1] * true[-1]),
-            longest=float(np.max(gains / epoch.batch_loss)),
+            longest=float(np.max(gained)),
         )
 
 

@@ -33,7 +33,8 @@ class RepeatedSamples:
         neighbours: the share that is followed by the same sample as in the epoch before.
             1 − 1/B if whole batches of B are shuffled.
         order: the correlation of the places that samples have in this epoch with those in the
-            epoch before: 0 ± 1/√n for a shuffle of n, and near 1 if a shuffle buffer is small.
+            epoch before: about 0 for a shuffle, and near 1 if a shuffle buffer is small.
+        order_error: how far from 0 it is for a shuffle, 1/√(n − 1) if n samples come again.
         between_ranks: in a history gathered from several processes, the share of its samples that
             a rank shares with another one, in the mean over the ranks.
 
@@ -41,7 +42,7 @@ class RepeatedSamples:
         >>> import numpy as np
         >>> from sgd_analysis import RepeatedSamples
         >>> nothing = np.array([0.0, 0.0])
-        >>> RepeatedSamples(nothing + 0.5, nothing + 1, *[nothing] * 3, nothing + np.nan)
+        >>> RepeatedSamples(nothing + 0.5, nothing + 1, *[nothing] * 4, nothing + np.nan)
         RepeatedSamples(2 epochs; within 0.50, again 1.00, in_place 0.00, neighbours 0.00, order \
 0.00: samples come several times an epoch; do the workers share them out?)
     """
@@ -51,20 +52,23 @@ class RepeatedSamples:
     in_place: NDArray[np.float64]
     neighbours: NDArray[np.float64]
     order: NDArray[np.float64]
+    order_error: NDArray[np.float64]
     between_ranks: NDArray[np.float64]
 
     def __repr__(self) -> str:
         means = {name: _mean(column) for name, column in vars(self).items()}
+        # The mean of several correlations is nearer to 0 for a shuffle than one of them.
+        error = means.pop("order_error") / math.sqrt((~np.isnan(self.order)).sum() or 1)
         shown = ", ".join(f"{name} {v:.2f}" for name, v in means.items() if not math.isnan(v))
         n = len(self.within)
         epochs = f"{n} epoch{'s' * (n != 1)}"
-        return f"RepeatedSamples({epochs}; {shown or 'nothing known'}: {_advice(means)})"
+        return f"RepeatedSamples({epochs}; {shown or 'nothing known'}: {_advice(means, error)})"
 
 
-def _advice(mean: dict[str, float]) -> str:
+def _advice(mean: dict[str, float], order_error: float) -> str:
     """Return the one thing to look at first."""
     if math.isnan(mean["within"]):
-        return "no epoch's fingerprints were kept whole; give record() more memory="
+        return "no finished epoch has all of its fingerprints; the recorder's warnings say why"
     if mean["between_ranks"] > 0.5:
         return "ranks see the same samples; does a DistributedSampler share them out?"
     if mean["within"] > 0.05:
@@ -73,7 +77,7 @@ def _advice(mean: dict[str, float]) -> str:
         return "each epoch has the order of the one before; shuffle=True, or set_epoch(epoch)?"
     if mean["neighbours"] > 0.3:
         return "samples stay together; are whole batches shuffled?"
-    if mean["order"] > 0.1:
+    if mean["order"] > max(0.1, 3 * order_error):
         return "each epoch has much of the order of the one before; is a shuffle buffer small?"
     if mean["again"] < 0.05:
         return "no sample comes again; augmentation is drawn anew, or the data is new"
@@ -130,7 +134,8 @@ def repeated_samples(history: History) -> RepeatedSamples:
     seen = [_seen(history[e]) for e in range(history.n_epochs)]
     nothing = np.empty(0, np.uint64)
     pairs = zip([nothing, *seen], seen, strict=False)
-    again, in_place, neighbours, order = np.array([_since(*p) for p in pairs]).reshape(-1, 4).T
+    since = np.array([_since(*pair) for pair in pairs]).reshape(-1, 5)
+    again, in_place, neighbours, order, order_error = since.T
     ranks = [[_seen(rank[e]) for rank in history.ranks] for e in range(history.n_epochs)]
     return RepeatedSamples(
         np.array([_share(one.size - np.unique(one).size, one.size) for one in seen]),
@@ -138,6 +143,7 @@ def repeated_samples(history: History) -> RepeatedSamples:
         in_place,
         neighbours,
         order,
+        order_error,
         np.array([_between(each) for each in ranks]),
     )
 
@@ -150,10 +156,10 @@ def _seen(epoch: History) -> _Seen:
     return epoch.fingerprints.values[: None if is_whole else 0]
 
 
-def _since(before: _Seen, now: _Seen) -> tuple[float, float, float, float]:
-    """Return which share comes again, in place, and with its neighbour; and that of the order."""
+def _since(before: _Seen, now: _Seen) -> tuple[float, float, float, float, float]:
+    """Return which share comes again, in place, and with its neighbour; the order and its error."""
     if not before.size or not now.size:
-        return math.nan, math.nan, math.nan, math.nan
+        return (math.nan,) * 5
     n = min(before.size, now.size)
     _, *places = np.intersect1d(before, now, return_indices=True)
     is_enough = len(places[0]) >= _FEWEST
@@ -163,6 +169,7 @@ def _since(before: _Seen, now: _Seen) -> tuple[float, float, float, float]:
         float((now[:n] == before[:n]).mean()),
         _share(int(np.isin(pairs[1], pairs[0]).sum()), pairs[1].size),
         float(np.asarray(np.corrcoef(np.stack(places)))[0, 1]) if is_enough else math.nan,
+        (len(places[0]) - 1) ** -0.5 if is_enough else math.nan,
     )
 
 

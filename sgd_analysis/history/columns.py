@@ -52,6 +52,6 @@ def check_shapes(columns: Mapping[str, NDArray[Any]]) -> None:
     n_axes = [2 if name == "step_size" else 1 for name in columns]
     if list(map(len, shapes)) != n_axes or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
-            "loss, n_samples, epoch (n_steps,), step_size (n_steps, n_groups), denominator and "
-            f"skipped (n_steps,) must have one row a step each, got shapes {shapes}"
+            "columns must have one row a step each, step_size (n_steps, n_groups) and the others "
+            f"(n_steps,), got {', '.join(f'{n} {s}' for n, s in zip(columns, shapes, strict=True))}"
         )

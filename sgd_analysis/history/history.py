@@ -205,7 +205,8 @@ class History:
         divides by). It is `batch_loss` where a step has one pass, passes of equal sizes, or with
         other factors than one vote each; where they are of different criteria, or see the same
         samples; and where `loss` is not the objective but a mean over samples already. It is nan
-        where the size of a pass is not known.
+        where no pass of several tells its size; one that does not beside others that do is taken
+        for a penalty, of another criterion.
         """
         if self.size_weighting is None:
             return self.batch_loss

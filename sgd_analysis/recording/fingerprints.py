@@ -30,9 +30,13 @@ def fingerprints(batch: object) -> Tensor:
     counts for nothing.
 
     Raises:
-        ValueError: if there is no tensor, or they have not the same number of rows and device.
+        ValueError: if there is no tensor, they have not the same number of rows and device, or one
+            is sparse, nested or quantized.
     """
     tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
+    if any(t.layout != torch.strided or t.is_nested or t.is_quantized for t in tensors):
+        kinds = [f"{t.dtype} as {t.layout}{', nested' * t.is_nested}" for t in tensors]
+        raise ValueError(f"the tensors of a batch must be dense and not quantized, got {kinds}")
     if len({(len(tensor), tensor.device) for tensor in tensors}) != 1:
         shapes = [tuple(tensor.shape) for tensor in tensors]
         raise ValueError(
@@ -48,7 +52,8 @@ def _tensors(batch: object) -> Iterator[Tensor]:
         case Tensor():
             yield batch.detach()
         case np.ndarray() if batch.dtype.kind in "biufc":
-            yield torch.from_numpy(batch if batch.flags.writeable else batch.copy())
+            native = batch.dtype.newbyteorder("=")
+            yield torch.from_numpy(np.require(batch, native, ["C", "W"]))
         case Mapping():
             for key in sorted(batch, key=str):
                 yield from _tensors(batch[key])
@@ -78,7 +83,8 @@ def _multiplied_there(words: Tensor, by: Tensor) -> Tensor:
 
 def _words(tensor: Tensor) -> Tensor:
     """Return the rows of a tensor as integers of 32 bits (n, n_words)."""
-    rows = tensor.contiguous().view(len(tensor), math.prod(tensor.shape[1:])).view(torch.uint8)
+    tensor = tensor.resolve_conj().resolve_neg().contiguous()
+    rows = tensor.view(len(tensor), math.prod(tensor.shape[1:])).view(torch.uint8)
     if missing := -rows.shape[1] % 4:
         rows = torch.cat([rows, rows.new_zeros(len(rows), missing)], 1)
     return rows.view(torch.int32)

@@ -81,6 +81,15 @@ class TestOfALoader:
         assert least < result.order[1:].min() and result.order[1:].max() < most
         assert "shuffle buffer" in repr(result) and result.neighbours[1:].max() < 0.3
 
+    def test_a_shuffle_of_a_few_is_not_taken_for_a_small_buffer(self):
+        rng = np.random.default_rng(0)
+        runs = [of(*(rng.permutation(40) for _ in range(N_EPOCHS))) for _ in range(100)]
+        assert sum("buffer" in repr(run) for run in runs) <= 2
+        assert sum(np.nanmean(run.order) > 0.1 for run in runs) > 10  # which would be too little
+        spread = np.std([run.order[1:] for run in runs])
+        assert_allclose(runs[0].order_error, [np.nan, 39**-0.5, 39**-0.5])
+        assert_allclose(spread, 39**-0.5, rtol=0.2)
+
     def test_augmentation_that_is_drawn_anew_and_once_and_for_all(self):
         class Augmented(Dataset):
             def __init__(self, anew):
@@ -150,7 +159,7 @@ class TestByHand:
         result = repeated_samples(history)
         assert_array_equal(result.within, [0, np.nan])
         assert np.isnan(result.again).all() and "takes two epochs" in repr(result)
-        assert "more memory=" in repr(repeated_samples(history[1:]))
+        assert "recorder's warnings say why" in repr(repeated_samples(history[1:]))
 
     def test_without_a_finished_epoch(self):
         result = repeated_samples(seen(range(3))[1:])

@@ -71,16 +71,27 @@ def tell_apart(seed, epochs=10):
     return loop(model, torch.optim.SGD(model.parameters(), lr=0.3), data, 4, epochs)
 
 
-def learn(seed, lr=0.05, epochs=12, momentum=0.0, **settings):
+def learn(seed, lr=0.05, epochs=12, momentum=0.0, weight_decay=0.0, **settings):
     data, model = classes(seed, random=False), network()
-    sgd = torch.optim.SGD(model.parameters(), lr=lr * (1 - momentum), momentum=momentum)
+    settings_of_sgd = {"momentum": momentum, "weight_decay": weight_decay}
+    sgd = torch.optim.SGD(model.parameters(), lr=lr * (1 - momentum), **settings_of_sgd)
     return loop(model, sgd, data, 8, epochs, **settings)
+
+
+def learn_on_a_schedule(seed, epochs=10):
+    data, model = classes(seed, random=False), network()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 32 * epochs)
+    sgd.register_step_post_hook(lambda *_: schedule.step())
+    return loop(model, sgd, data, 8, epochs)
 
 
 RUNS = {
     "least_squares": lambda seed: run_of(NOISY, SMALL, 12, seed, batch_size=10),
     "learning": learn,
     "learning_with_momentum": lambda seed: learn(seed, momentum=0.9),
+    "learning_with_weight_decay": lambda seed: learn(seed, weight_decay=0.03),
+    "learning_on_a_schedule": learn_on_a_schedule,
     "memorising": memorise,
     "telling_apart": tell_apart,
 }
@@ -151,6 +162,11 @@ class TestUnknown:
         found = estimate_empirical_risk(slower)
         assert "where the gradients predict" in found.unknown[1]
 
+    def test_weight_decay_that_moves_the_weights_as_much_as_the_gradients(self):
+        history, _ = learn(seed=0, weight_decay=0.5)
+        late = estimate_empirical_risk(history).unknown[-1]
+        assert "not the gradients alone move the loss, but weight decay" in late
+
     def test_a_correction_as_large_as_the_loss(self):
         even = RNG.normal(size=(400, 5))  # all directions are fitted at the same rate
         exact = LeastSquares(even, even @ np.ones(5))
@@ -215,6 +231,28 @@ class TestLoops:
         error = np.abs(found.empirical_risk - risk)[1:]
         assert (error < 2.5 * found.standard_error[1:]).all()
         assert np.mean(error < 0.3 * np.abs(history.running_loss - risk)[1:]) > 0.7
+
+    def test_batches_that_have_no_loss_left_do_not_hide_the_others(self):
+        history, _ = learn(seed=0)
+        norms = history.gradient_norm.copy()
+        loss, norms[300] = np.where(np.arange(384) == 300, 0.0, history.loss), 0.0
+        gradients = replace(history.gradients, norm=norms)
+        fitted = replace(history, loss=loss, gradients=gradients)
+        assert not any(estimate_empirical_risk(fitted).unknown[1:])
+        assert np.isfinite(FirstOrder.of(fitted[9]).longest)
+
+    def test_in_an_epoch_at_step_size_zero_the_running_loss_is_the_global_loss(self):
+        data, model = classes(0, random=False), network()
+        still = loop(model, torch.optim.SGD(model.parameters(), lr=0.0), data, 8, 3)
+        found = estimate_empirical_risk(still[0])
+        assert_allclose(found.empirical_risk[1:], still[1][1:], rtol=1e-5)
+        assert_array_equal(found.standard_error, [np.nan, 0, 0])
+
+    def test_it_is_so_in_the_last_epoch_of_a_schedule(self):
+        history, _ = learn(seed=0, epochs=4)
+        ends_still = replace(history, step_size=history.step_size * (history.epoch < 3)[:, None])
+        found = estimate_empirical_risk(ends_still)
+        assert found.empirical_risk[3] == history.running_loss[3] and not found.unknown[3]
 
     def test_norms_alone_suffice(self):
         whole, norms = (learn(0, gradients=how)[0] for how in ("auto", "norms"))

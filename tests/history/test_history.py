@@ -65,7 +65,8 @@ def test_an_empty_history_has_no_epoch():
 
 
 def test_columns_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"one row a step each, got shapes \[\(2,\), \(3,\), "):
+    said = r"one row a step each, .* loss \(2,\), n_samples \(3,\), "
+    with pytest.raises(ValueError, match=said):
         History(np.zeros(2), np.zeros(3, int), np.zeros(2, int), np.zeros((2, 1)), 1)
 
 
@@ -216,7 +217,7 @@ class TestDenominators:
     def test_they_have_a_row_a_step(self, history):
         with pytest.raises(ValueError, match="one row a step each"):
             dataclasses.replace(history, denominator=np.ones(3))
-        with pytest.raises(ValueError, match="one row a step each"):
+        with pytest.raises(ValueError, match=r"one row a step each, .* divisor \(3,\)"):
             dataclasses.replace(history, divisor=np.ones(3))
 
 

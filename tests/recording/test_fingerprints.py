@@ -131,6 +131,32 @@ class TestOfABatch:
         array.flags.writeable = False
         assert torch.equal(fingerprints(array), expected)
 
+    def test_an_array_that_runs_backwards_or_in_another_byte_order_has_that_of_its_copy(self):
+        array = np.arange(6.0).reshape(3, 2)
+        assert torch.equal(fingerprints(array[::-1]), fingerprints(array[::-1].copy()))
+        other = array.astype(array.dtype.newbyteorder("S"))
+        assert torch.equal(fingerprints(other), fingerprints(array))
+
+    def test_a_conjugate_that_torch_has_put_off_has_that_of_its_values(self):
+        lazy = torch.randn(3, 2, dtype=torch.complex64).conj()
+        assert lazy.is_conj() and lazy.imag.is_neg()
+        assert torch.equal(fingerprints(lazy), fingerprints(lazy.resolve_conj()))
+        assert torch.equal(fingerprints(lazy.imag), fingerprints(lazy.imag.resolve_neg()))
+
+    @pytest.mark.filterwarnings("ignore:")  # torch's own, of what is a prototype or has had its day
+    @pytest.mark.parametrize(
+        "of",
+        [
+            lambda rows: rows.to_sparse(),
+            lambda rows: rows.to_sparse_csr(),
+            lambda rows: torch.nested.nested_tensor([*rows]),
+            lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.quint8),
+        ],
+    )
+    def test_one_that_is_not_dense_is_refused_and_does_not_end_the_process(self, of):
+        with pytest.raises(ValueError, match="must be dense and not quantized, got"):
+            fingerprints(of(torch.ones(3, 2)))
+
     @pytest.mark.parametrize(
         "batch", ["text", [1, 2], torch.tensor(3.0), (torch.ones(3, 2), torch.ones(4))]
     )
