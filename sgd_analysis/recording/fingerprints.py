@@ -34,6 +34,12 @@ def fingerprints(batch: object) -> Tensor:
             is sparse, nested or quantized.
     """
     tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
+    _check(tensors)
+    sums = torch.stack([_sums(tensor, place) for place, tensor in enumerate(tensors)]).sum(0)
+    return sums[:, 0] & ~_LOW | sums[:, 1] >> 32 & _LOW
+
+
+def _check(tensors: list[Tensor]) -> None:
     if any(t.layout != torch.strided or t.is_nested or t.is_quantized for t in tensors):
         kinds = [f"{t.dtype} as {t.layout}{', nested' * t.is_nested}" for t in tensors]
         raise ValueError(f"the tensors of a batch must be dense and not quantized, got {kinds}")
@@ -43,8 +49,6 @@ def fingerprints(batch: object) -> Tensor:
             "the tensors of a batch must have one row a sample, all on one device, got shapes "
             f"{shapes}"
         )
-    sums = torch.stack([_sums(tensor, place) for place, tensor in enumerate(tensors)]).sum(0)
-    return sums[:, 0] & ~_LOW | sums[:, 1] >> 32 & _LOW
 
 
 def _tensors(batch: object) -> Iterator[Tensor]:

@@ -84,6 +84,16 @@ class Survey:
         self._set("n_samples", np.asarray(self.n_samples, dtype=np.int64))
         for name in ("full_gradient", "step_gradient"):
             self._set(name, np.asarray(getattr(self, name)))
+        if self.kept_gradient is not None:
+            self._set("kept_gradient", np.asarray(self.kept_gradient))
+        self._check_shapes()
+        if not (self.denominator.min(initial=0) >= 0 and self.denominator.sum() > 0):
+            raise ValueError(
+                "a survey needs a batch with at least one sample that counts, got "
+                f"{len(self.loss)} batches of denominator {self.denominator}"
+            )
+
+    def _check_shapes(self) -> None:
         m, p = len(self.loss), len(self.full_gradient)
         columns = (self.loss, self.denominator, self.n_samples, self.batch_gradient_norm)
         means = (self.full_gradient, self.step_gradient)
@@ -93,17 +103,10 @@ class Survey:
                 "and full_gradient and step_gradient one a parameter, got shapes "
                 f"{[c.shape for c in columns]} and {[g.shape for g in means]}"
             )
-        if self.kept_gradient is not None:
-            self._set("kept_gradient", np.asarray(self.kept_gradient))
-            if self.kept_gradient.shape != (m, p):
-                raise ValueError(
-                    f"kept_gradient must have shape {(m, p)}, (n_batches, n_parameters), got "
-                    f"{self.kept_gradient.shape}"
-                )
-        if not (self.denominator.min(initial=0) >= 0 and self.denominator.sum() > 0):
+        if self.kept_gradient is not None and self.kept_gradient.shape != (m, p):
             raise ValueError(
-                f"a survey needs a batch with at least one sample that counts, got {m} batches of "
-                f"denominator {self.denominator}"
+                f"kept_gradient must have shape {(m, p)}, (n_batches, n_parameters), got "
+                f"{self.kept_gradient.shape}"
             )
 
     def _set(self, name: str, array: NDArray[Any]) -> None:

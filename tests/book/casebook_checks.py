@@ -36,23 +36,32 @@ class Case:
         """Say what it lacks."""
         if not re.fullmatch("“.+”", self.title):
             yield "its title is no sentence of a reporter, in “ and ”"
+        yield from self._about_its_report()
+        yield from self._about_its_cells()
+        yield from self._about_its_parts()
+
+    def _about_its_report(self) -> Iterator[str]:
         threads = THREAD.findall(self.prose)
         if not threads:
             yield "no public report: [`owner/name#1`](https://github.com/owner/name/issues/1)"
         for name, number, address, of_address in threads:
             if (name, number) != (address, of_address):
                 yield f"{name}#{number} leads to {address}/{of_address}"
+
+    def _about_its_cells(self) -> Iterator[str]:
         cells = [block for block in blocks(self.text) if block.name == "code-cell"]
         shown = [cell for cell in cells if not re.search("hide-input|remove-cell", cell.tags)]
-        checked = [cell for cell in cells if "remove-cell" in cell.tags]
         if not shown:
             yield "no open cell reproduces it"
         for cell in shown:
             lines = cell.content.strip().split("\n")
             if len(lines) > LINES or max(map(len, lines)) > COLUMNS:
                 yield f"a cell is longer than {LINES} lines, or wider than {COLUMNS} columns"
-        if not any(re.search(r"^\s*assert ", cell.content, re.M) for cell in checked):
+        checked = [cell.content for cell in cells if "remove-cell" in cell.tags]
+        if not any(re.search(r"^\s*assert ", content, re.M) for content in checked):
             yield "no hidden cell asserts what it claims"
+
+    def _about_its_parts(self) -> Iterator[str]:
         for name in PARTS:
             if not self.part(name):
                 yield f"no paragraph that begins with **{name}**"
