@@ -1,0 +1,89 @@
+"""Whoever fills a hole of a chapter wrongly is told what is wrong with it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.book.contents import ROOT
+from tests.book.markup import Page
+
+STEP = """
+    loss.backward()
+    with torch.no_grad():
+        w -= eta * w.grad
+        w.grad.zero_()
+"""
+# By page, what fills each of its holes rightly, in their order.
+RIGHT = {
+    "gradient-descent": [
+        "loss = torch.mean((y - f(w, x)) ** 2)",
+        STEP,
+        "if loss.item() < epsilon:",
+    ],
+    "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
+}
+FIRST, SECOND, THIRD = range(3)
+HOLE = re.compile(r"^ *(?:\w+ = |if )?\.\.\.", re.M)
+# (page, which hole, what is put there instead, what is said)
+WRONG = [
+    ("gradient-descent", FIRST, "loss = torch.sum((y - f(w, x)) ** 2)", "sum of the squares; take"),
+    ("gradient-descent", SECOND, STEP.replace("-=", "+="), "w went uphill"),
+    ("gradient-descent", SECOND, STEP.replace("w.grad.zero_()", "pass"), "still in w.grad"),
+    ("gradient-descent", SECOND, STEP.replace("loss.backward()", ""), "not yet: TypeError"),
+    ("gradient-descent", SECOND, "pass", "w is what it was"),
+    ("gradient-descent", THIRD, "if loss.item() > epsilon:", "it returns 1; stop when"),
+    ("gradient-descent", THIRD, "if False:", "it returns None; stop when"),
+    ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
+    ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
+    ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
+    (
+        "mini-batches",
+        FIRST,
+        STEP.replace("w.grad.zero_()", "pass") + "    running_loss += loss.item() * len(x)",
+        "does w.grad begin each step at zero",
+    ),
+]
+
+
+def indented(line: str, code: str) -> str:
+    """Return code that takes the place of a line, as far to the right as it."""
+    margin = re.match(" *", line)[0]  # type: ignore[index]
+    lines = [part.removeprefix("    ") if "\n" in code else part for part in code.split("\n")]
+    return "\n".join(margin + part for part in lines if part.strip())
+
+
+def said_of(page: str, fillings: list[str]) -> str:
+    """Return what the chapter's check says of its cell, with its holes filled."""
+    cells = [cell.content for cell in Page(ROOT / f"book/{page}.md").cells]
+    imports = re.sub(r"\A---\n.*?^---\n", "", cells[0], flags=re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(imports.replace("from myst_nb import glue", ""), names)
+    cell = next(
+        text for text in cells if re.search(r"^\s*(?:\.\.\.|\w+ = \.\.\.|if \.\.\.)", text, re.M)
+    )
+    lines, left = [], iter(fillings)
+    for line in cell.split("\n"):
+        lines.append(indented(line, next(left)) if HOLE.match(line) else line)
+    code = "\n".join(lines).replace("print(check(sgd))", "said = check(sgd)")
+    exec(code, names)
+    assert next(left, None) is None, "there are fewer holes than fillings"
+    return str(names["said"])
+
+
+@pytest.fixture(autouse=True)
+def no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+@pytest.mark.parametrize("page", RIGHT)
+def test_the_right_lines_are_right(page: str) -> None:
+    assert said_of(page, RIGHT[page]).startswith("right")
+
+
+@pytest.mark.parametrize(("page", "hole", "instead", "said"), WRONG)
+def test_a_wrong_line_is_told_what_is_wrong(page: str, hole: int, instead: str, said: str) -> None:
+    fillings = [*RIGHT[page]]
+    fillings[hole] = instead
+    answer = said_of(page, fillings)
+    assert answer.startswith("not yet") and said in answer
