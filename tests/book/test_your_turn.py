@@ -21,6 +21,10 @@ RIGHT = {
         STEP,
         "if loss.item() < epsilon:",
     ],
+    "torch-optim": [
+        "optimizer = torch.optim.RMSprop([w], lr=lr)",
+        "optimizer.zero_grad(); loss.backward(); optimizer.step()",
+    ],
     "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
 }
 FIRST, SECOND, THIRD = range(3)
@@ -34,6 +38,10 @@ WRONG = [
     ("gradient-descent", SECOND, "pass", "w is what it was"),
     ("gradient-descent", THIRD, "if loss.item() > epsilon:", "it returns 1; stop when"),
     ("gradient-descent", THIRD, "if False:", "it returns None; stop when"),
+    ("torch-optim", FIRST, "optimizer = torch.optim.Adam([w], lr=lr)", "RMSprop's first step"),
+    ("torch-optim", SECOND, "loss.backward(); optimizer.step()", "is still there in the second"),
+    ("torch-optim", SECOND, "pass", "w is what it was"),
+    ("torch-optim", FIRST, "pass", "not yet: NameError"),
     ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
     ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
     ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
