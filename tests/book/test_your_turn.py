@@ -21,6 +21,7 @@ RIGHT = {
         STEP,
         "if loss.item() < epsilon:",
     ],
+    "single-samples": [STEP],
     "torch-optim": [
         "optimizer = torch.optim.RMSprop([w], lr=lr)",
         "optimizer.zero_grad(); loss.backward(); optimizer.step()",
@@ -38,6 +39,13 @@ WRONG = [
     ("gradient-descent", SECOND, "pass", "w is what it was"),
     ("gradient-descent", THIRD, "if loss.item() > epsilon:", "it returns 1; stop when"),
     ("gradient-descent", THIRD, "if False:", "it returns None; stop when"),
+    ("single-samples", FIRST, STEP.replace("-=", "+="), "the first sample leads to"),
+    (
+        "single-samples",
+        FIRST,
+        STEP.replace("w.grad.zero_()", "pass"),
+        "is still there at the second",
+    ),
     ("torch-optim", FIRST, "optimizer = torch.optim.Adam([w], lr=lr)", "RMSprop's first step"),
     ("torch-optim", SECOND, "loss.backward(); optimizer.step()", "is still there in the second"),
     ("torch-optim", SECOND, "pass", "w is what it was"),
