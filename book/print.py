@@ -1,7 +1,8 @@
 """Print the whole book into one PDF: ``python book/print.py``, from the repository's root.
 
 The pages that were built last are not executed again. The PDF lies beside the built HTML, whose
-landing page links to it if BOOK_PDF was set when it was built. It takes Playwright and Chromium.
+landing page links to it if BOOK_PDF was set when it was built. It takes Playwright, Chromium and
+pikepdf.
 """
 
 from __future__ import annotations
@@ -123,11 +124,21 @@ def print_page(page: Path, parts: list[str]) -> bytes:
     return document
 
 
+def shorter(document: bytes) -> bytes:
+    """Return the same document with its structure, for screen readers, compressed as well."""
+    import pikepdf
+
+    written, mode = BytesIO(), pikepdf.ObjectStreamMode.generate
+    with pikepdf.open(BytesIO(document)) as pdf:
+        pdf.save(written, object_stream_mode=mode, deterministic_id=True)
+    return written.getvalue()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print the whole book into one PDF.")
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the book's folder")
     root = parser.parse_args().root.resolve()
-    document = print_page(page_to_print(root, build(root)), captions(root))
+    document = shorter(print_page(page_to_print(root, build(root)), captions(root)))
     target = root / "_build/html" / PDF
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(document)

@@ -194,6 +194,14 @@ class TestAWholeTraining:
         assert saved == "saved as run-2.npz"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def interruptible():
+    """Programs that can be interrupted, also where these tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def bare_module(folder):
     return run(folder, "-m", "package.interrupted", "SIGINT")
