@@ -20,7 +20,7 @@ ENGLISH = {
     # The function cannot be run
     "not_a_function": "give the function itself, without calling it; this is {given!r}",
     "signature": "it should take {names}, in this order ({message})",
-    "hole": "there is still a hole, “...”{where}",
+    "hole": "there is still a hole: “...” stands where a value is needed{where}",
     "no_grad": "the step itself must not be followed by autograd: "
     "put it under torch.no_grad(){where}",
     "no_gradient": "at the step, w.grad is None: loss.backward() comes before it, and w "
@@ -42,6 +42,7 @@ ENGLISH = {
     "backward(), step()",
     "uphill": "w went uphill; which sign takes it down?",
     "sum": "that is the sum of the squares; take their mean (its step is {n} times too long)",
+    "unsquared": "the differences y - f(w, x) are not squared; take the mean of their squares",
     "no_eta": "the step is the whole gradient; multiply it by eta",
     "length": "the step has the right direction and is {ratio:.3g} times as long as eta times the "
     "gradient of the mean; is it the eta that was given?",
@@ -73,7 +74,7 @@ ENGLISH = {
     "same_order": "each epoch has the same order; with shuffle=True each has its own",
     "not_ready_made": "the numbers are right, but MSELoss was not asked for them",
     # When it stops
-    "stops_at_once": "it stops after epoch {epoch} with epsilon = 0, which no loss is below",
+    "stops_at_once": "it stops after epoch {epoch}, though no loss is below epsilon",
     "gives_up": "it returns {returned} though no loss was below epsilon: return the epoch only "
     "where one is",
     "never_stops": "it goes on though its loss is far below epsilon: which side should stop it?",

@@ -9,10 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from sgd_analysis.checks.messages import NotYet, Said
-from sgd_analysis.checks.steps import FEW, STEP_SIZE, loss_at, steps_of
+from sgd_analysis.checks.steps import BELOW_ALL, FEW, STEP_SIZE, loss_at, steps_of
 from sgd_analysis.checks.tries import Loop, Try, try_loop
-
-_FAR_ABOVE = 1e12
 
 
 def require_stop(loop: Loop, *settings: float, calls: int) -> None:
@@ -30,11 +28,11 @@ def require_stop(loop: Loop, *settings: float, calls: int) -> None:
     def trial(epsilon: float) -> Try:
         return try_loop(loop, FEW, STEP_SIZE, epsilon, 2, *settings, calls=2 * calls)
 
-    above = trial(0.0)
+    above = trial(BELOW_ALL)
     if above.returned is not None:
         key = "stops_at_once" if len(steps_of(above)) <= calls else "gives_up"
         raise NotYet(key, epoch=1, returned=repr(above.returned))
-    below = trial(_FAR_ABOVE)
+    below = trial(-BELOW_ALL)
     if len(steps_of(below)) > calls:
         raise NotYet("never_stops")
     if below.returned is None:
@@ -65,7 +63,7 @@ def require_rule(loop: Loop, *settings: float, calls: int, names: Mapping[str, s
         above, below = (trial(factor * number).returned for factor in (1.001, 0.999))
         return above is not None and below is None
 
-    numbers = _numbers(trial(0.0))
+    numbers = _numbers(trial(BELOW_ALL))
     found = next((name for name in names if compares(numbers[name])), None)
     wanted = next(iter(names))
     if found is None:

@@ -93,6 +93,9 @@ def try_loop(
             raise NotYet("endless", calls=model.n_calls, enough=calls) from None
         except (Exception, SystemExit) as error:
             raise NotYet(_told(error, loop, w)) from None
+    code = getattr(loop, "__code__", None)
+    if not model.n_calls and ... in getattr(code, "co_consts", ()):
+        raise NotYet("hole", where="")
     gradient = None if w.grad is None else _vector(w.grad)
     return Try(model.calls, _vector(w), gradient, returned)
 

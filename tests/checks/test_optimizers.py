@@ -47,7 +47,7 @@ WRONG = [
     ({"STEP": f"{BACKWARD}\noptimizer.step()"}, "the gradients of the steps before"),
     ({"STEP": f"{BACKWARD}\n{STEPS.replace(BACKWARD, '')}"}, "the order is zero_grad()"),
     ({"STEP": f"optimizer.step()\noptimizer.zero_grad()\n{BACKWARD}"}, "the first batch moves"),
-    ({"RULE": "loss > epsilon"}, "it stops after epoch 1 with epsilon = 0"),
+    ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
     (
         {
             "ADD": "running_loss += loss.item() * len(x)",

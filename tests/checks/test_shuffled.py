@@ -39,7 +39,7 @@ WRONG = [
     ({"AFTER": "running_loss /= len(loader)"}, "divided by the number of batches (divide it"),
     ({"RULE": "loss < epsilon"}, "is the loss of the last batch alone"),
     ({"RULE": f"{AT_END} < epsilon"}, "is the loss of all samples at the epoch's end"),
-    ({"RULE": "running_loss > epsilon"}, "it stops after epoch 1 with epsilon = 0"),
+    ({"RULE": "running_loss > epsilon"}, "it stops after epoch 1, though"),
     ({"LOADER": GIVEN_ORDER}, "shuffle=True is missing"),
     ({"BEGIN": "torch.manual_seed(0)"}, "each epoch has the same order"),
     ({"LOADER": OTHER_SIZE}, "yours have 5, 5, 5, 5, 5"),
