@@ -19,7 +19,6 @@ BEFORE_THE_TEMPLATE = [
     "book/single-samples",
     "book/mini-batches",
     "book/torch-optim",
-    "book/without-shuffling",
     "book/sum-of-losses",
     "book/gradient-norm",
     "book/which-number",

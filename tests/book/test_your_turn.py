@@ -26,6 +26,10 @@ RIGHT = {
         "optimizer = torch.optim.RMSprop([w], lr=lr)",
         "optimizer.zero_grad(); loss.backward(); optimizer.step()",
     ],
+    "without-shuffling": [
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=False)",
+        "at_end.append(mse_loss(f(w, t[:, 0]), t[:, 1]).item())",
+    ],
     "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
 }
 FIRST, SECOND, THIRD = range(3)
@@ -50,6 +54,21 @@ WRONG = [
     ("torch-optim", SECOND, "loss.backward(); optimizer.step()", "is still there in the second"),
     ("torch-optim", SECOND, "pass", "w is what it was"),
     ("torch-optim", FIRST, "pass", "not yet: NameError"),
+    (
+        "without-shuffling",
+        FIRST,
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=True)",
+        "in the samples' given order",
+    ),
+    ("without-shuffling", SECOND, "at_end.append(printed[-1])", "the running loss again"),
+    ("without-shuffling", SECOND, "at_end.append(loss.item())", "are all samples in it"),
+    (
+        "without-shuffling",
+        SECOND,
+        "at_end.append(((f(w, t[:, 0]) - t[:, 1]) ** 2).sum().item())",
+        "a sum over the samples",
+    ),
+    ("without-shuffling", SECOND, "pass", "holds 0 losses"),
     ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
     ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
     ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
