@@ -20,7 +20,6 @@ BEFORE_THE_TEMPLATE = [
     "book/mini-batches",
     "book/torch-optim",
     "book/without-shuffling",
-    "book/sum-of-losses",
     "book/gradient-norm",
     "book/which-number",
 ]

@@ -26,6 +26,10 @@ RIGHT = {
         "optimizer = torch.optim.RMSprop([w], lr=lr)",
         "optimizer.zero_grad(); loss.backward(); optimizer.step()",
     ],
+    "sum-of-losses": [
+        "running_loss += loss.item() * len(x)",
+        "end_loss = torch.nn.functional.mse_loss(f(w, t[:, 0]), t[:, 1]).item()",
+    ],
     "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
 }
 FIRST, SECOND, THIRD = range(3)
@@ -50,6 +54,11 @@ WRONG = [
     ("torch-optim", SECOND, "loss.backward(); optimizer.step()", "is still there in the second"),
     ("torch-optim", SECOND, "pass", "w is what it was"),
     ("torch-optim", FIRST, "pass", "not yet: NameError"),
+    ("sum-of-losses", FIRST, "running_loss += loss.item()", "what does a batch of five"),
+    ("sum-of-losses", SECOND, "end_loss = ...", "still three dots"),
+    ("sum-of-losses", SECOND, "end_loss = loss.item()", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "end_loss = running_loss", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "pass", "not yet: NameError"),
     ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
     ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
     ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
