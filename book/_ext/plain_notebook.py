@@ -67,6 +67,8 @@ class Names:
             return f"({self.numbers[label][1]})"
         if role in ("numref", "prf:ref"):
             return self.numbered(label)
+        if role == "claim":
+            return f"*({text})*"
         if role == "ref":
             return self.titles.get(label) or self.numbered(label)
         raise UnknownMarkupError(f"the role {role} has no reading in a plain notebook")

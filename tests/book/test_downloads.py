@@ -55,6 +55,7 @@ def plain_markdown(text: str) -> str:
         ("{cite:t}`robbins1951` show", "Robbins and Monro (1951) show"),
         ("best {cite:p}`robbins1951,ma2018`", "best (Robbins and Monro, 1951; Ma et al., 2018)"),
         ("the {built}`wheel <wheel>`", "the wheel"),
+        ("- {claim}`theorem` It falls.", "- *(theorem)* It falls."),
         ("so `` {eq}`eq-line` `` becomes {eq}`eq-line`", "so `` {eq}`eq-line` `` becomes (4.1)"),
         ("[chapter 2](other.md) and [the API](api.md)", "[chapter 2](other.ipynb) and the API"),
         ("(own-memory)=\n## Large models", "## Large models"),
@@ -342,7 +343,7 @@ def test_the_notebooks_import_nothing_that_their_extra_leaves_out(site: Path) ->
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":
                 imported |= set(re.findall(r"^(?:import|from) (\w+)", cell["source"], re.M))
-    theirs = {"matplotlib", "numpy", "sgd_analysis", "sklearn", "torch"}
+    theirs = {"matplotlib", "numpy", "sgd_analysis", "sklearn", "torch", "tqdm"}
     assert imported - theirs <= sys.stdlib_module_names
 
 
