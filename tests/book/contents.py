@@ -18,7 +18,6 @@ BEFORE_THE_TEMPLATE = [
     "book/gradient-descent",
     "book/mini-batches",
     "book/torch-optim",
-    "book/sum-of-losses",
     "book/gradient-norm",
     "book/which-number",
 ]

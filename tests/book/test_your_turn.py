@@ -30,6 +30,10 @@ RIGHT = {
         "loader = DataLoader(t, batch_size=minibatch, shuffle=False)",
         "at_end.append(mse_loss(f(w, t[:, 0]), t[:, 1]).item())",
     ],
+    "sum-of-losses": [
+        "running_loss += loss.item() * len(x)",
+        "end_loss = torch.nn.functional.mse_loss(f(w, t[:, 0]), t[:, 1]).item()",
+    ],
     "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
 }
 FIRST, SECOND, THIRD = range(3)
@@ -69,6 +73,11 @@ WRONG = [
         "a sum over the samples",
     ),
     ("without-shuffling", SECOND, "pass", "holds 0 losses"),
+    ("sum-of-losses", FIRST, "running_loss += loss.item()", "what does a batch of five"),
+    ("sum-of-losses", SECOND, "end_loss = ...", "still three dots"),
+    ("sum-of-losses", SECOND, "end_loss = loss.item()", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "end_loss = running_loss", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "pass", "not yet: NameError"),
     ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
     ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
     ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
