@@ -19,6 +19,5 @@ BEFORE_THE_TEMPLATE = [
     "book/mini-batches",
     "book/torch-optim",
     "book/sum-of-losses",
-    "book/gradient-norm",
     "book/which-number",
 ]
