@@ -18,6 +18,5 @@ BEFORE_THE_TEMPLATE = [
     "book/gradient-descent",
     "book/mini-batches",
     "book/torch-optim",
-    "book/gradient-norm",
     "book/which-number",
 ]

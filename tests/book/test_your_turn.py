@@ -21,6 +21,10 @@ RIGHT = {
         STEP,
         "if loss.item() < epsilon:",
     ],
+    "gradient-norm": [
+        "share = len(points) / len(samples)",
+        "mean_norm += share * w.grad.norm(); mean_gradient += share * w.grad",
+    ],
     "single-samples": [STEP],
     "torch-optim": [
         "optimizer = torch.optim.RMSprop([w], lr=lr)",
@@ -47,6 +51,22 @@ WRONG = [
     ("gradient-descent", SECOND, "pass", "w is what it was"),
     ("gradient-descent", THIRD, "if loss.item() > epsilon:", "it returns 1; stop when"),
     ("gradient-descent", THIRD, "if False:", "it returns None; stop when"),
+    ("gradient-norm", FIRST, "share = batch_size / len(samples)", "has 5 points of 25"),
+    ("gradient-norm", FIRST, "share = 1 / 3", "what share of 25 points"),
+    ("gradient-norm", FIRST, "share = 1", "is the sum of the norms"),
+    ("gradient-norm", SECOND, "pass", "both are still zero"),
+    (
+        "gradient-norm",
+        SECOND,
+        "mean_norm += share * w.grad.norm(); mean_gradient += share * w.grad.norm()",
+        "norms are added to mean_gradient",
+    ),
+    (
+        "gradient-norm",
+        SECOND,
+        "mean_gradient += share * w.grad; mean_norm = mean_gradient.norm()",
+        "take each batch's norm",
+    ),
     ("single-samples", FIRST, STEP.replace("-=", "+="), "the first sample leads to"),
     (
         "single-samples",
@@ -109,7 +129,7 @@ def said_of(page: str, fillings: list[str]) -> str:
     lines, left = [], iter(fillings)
     for line in cell.split("\n"):
         lines.append(indented(line, next(left)) if HOLE.match(line) else line)
-    code = "\n".join(lines).replace("print(check(sgd))", "said = check(sgd)")
+    code = re.sub(r"print\((check\(\w+\))\)", r"said = \1", "\n".join(lines))
     exec(code, names)
     assert next(left, None) is None, "there are fewer holes than fillings"
     return str(names["said"])
