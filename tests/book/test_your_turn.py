@@ -21,10 +21,22 @@ RIGHT = {
         STEP,
         "if loss.item() < epsilon:",
     ],
+    "gradient-norm": [
+        "share = len(points) / len(samples)",
+        "mean_norm += share * w.grad.norm(); mean_gradient += share * w.grad",
+    ],
     "single-samples": [STEP],
     "torch-optim": [
         "optimizer = torch.optim.RMSprop([w], lr=lr)",
         "optimizer.zero_grad(); loss.backward(); optimizer.step()",
+    ],
+    "without-shuffling": [
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=False)",
+        "at_end.append(mse_loss(f(w, t[:, 0]), t[:, 1]).item())",
+    ],
+    "sum-of-losses": [
+        "running_loss += loss.item() * len(x)",
+        "end_loss = torch.nn.functional.mse_loss(f(w, t[:, 0]), t[:, 1]).item()",
     ],
     "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
 }
@@ -39,6 +51,22 @@ WRONG = [
     ("gradient-descent", SECOND, "pass", "w is what it was"),
     ("gradient-descent", THIRD, "if loss.item() > epsilon:", "it returns 1; stop when"),
     ("gradient-descent", THIRD, "if False:", "it returns None; stop when"),
+    ("gradient-norm", FIRST, "share = batch_size / len(samples)", "has 5 points of 25"),
+    ("gradient-norm", FIRST, "share = 1 / 3", "what share of 25 points"),
+    ("gradient-norm", FIRST, "share = 1", "is the sum of the norms"),
+    ("gradient-norm", SECOND, "pass", "both are still zero"),
+    (
+        "gradient-norm",
+        SECOND,
+        "mean_norm += share * w.grad.norm(); mean_gradient += share * w.grad.norm()",
+        "norms are added to mean_gradient",
+    ),
+    (
+        "gradient-norm",
+        SECOND,
+        "mean_gradient += share * w.grad; mean_norm = mean_gradient.norm()",
+        "take each batch's norm",
+    ),
     ("single-samples", FIRST, STEP.replace("-=", "+="), "the first sample leads to"),
     (
         "single-samples",
@@ -50,6 +78,26 @@ WRONG = [
     ("torch-optim", SECOND, "loss.backward(); optimizer.step()", "is still there in the second"),
     ("torch-optim", SECOND, "pass", "w is what it was"),
     ("torch-optim", FIRST, "pass", "not yet: NameError"),
+    (
+        "without-shuffling",
+        FIRST,
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=True)",
+        "in the samples' given order",
+    ),
+    ("without-shuffling", SECOND, "at_end.append(printed[-1])", "the running loss again"),
+    ("without-shuffling", SECOND, "at_end.append(loss.item())", "are all samples in it"),
+    (
+        "without-shuffling",
+        SECOND,
+        "at_end.append(((f(w, t[:, 0]) - t[:, 1]) ** 2).sum().item())",
+        "a sum over the samples",
+    ),
+    ("without-shuffling", SECOND, "pass", "holds 0 losses"),
+    ("sum-of-losses", FIRST, "running_loss += loss.item()", "what does a batch of five"),
+    ("sum-of-losses", SECOND, "end_loss = ...", "still three dots"),
+    ("sum-of-losses", SECOND, "end_loss = loss.item()", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "end_loss = running_loss", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "pass", "not yet: NameError"),
     ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
     ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
     ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
@@ -81,7 +129,7 @@ def said_of(page: str, fillings: list[str]) -> str:
     lines, left = [], iter(fillings)
     for line in cell.split("\n"):
         lines.append(indented(line, next(left)) if HOLE.match(line) else line)
-    code = "\n".join(lines).replace("print(check(sgd))", "said = check(sgd)")
+    code = re.sub(r"print\((check\(\w+\))\)", r"said = \1", "\n".join(lines))
     exec(code, names)
     assert next(left, None) is None, "there are fewer holes than fillings"
     return str(names["said"])
