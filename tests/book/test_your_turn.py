@@ -16,6 +16,7 @@ STEP = """
 """
 # By page, what fills each of its holes rightly, in their order.
 RIGHT = {
+    "fitting-problem": ["return torch.mean(errors**2)"],
     "gradient-descent": [
         "loss = torch.mean((y - f(w, x)) ** 2)",
         STEP,
@@ -32,6 +33,15 @@ FIRST, SECOND, THIRD = range(3)
 HOLE = re.compile(r"^ *(?:\w+ = |if )?\.\.\.", re.M)
 # (page, which hole, what is put there instead, what is said)
 WRONG = [
+    ("fitting-problem", FIRST, "pass", "it returns None"),
+    ("fitting-problem", FIRST, "return errors**2", "it returns 2000 numbers"),
+    ("fitting-problem", FIRST, "return torch.sum(errors**2)", "sum of the squares"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**2) / 2", "half the mean"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**2) ** 0.5", "the root of the mean"),
+    ("fitting-problem", FIRST, "return torch.mean(errors)", "errors of both signs cancel"),
+    ("fitting-problem", FIRST, "return torch.mean(errors.abs())", "square them instead"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**4)", "the mean of the squares is 333.1"),
+    ("fitting-problem", FIRST, "return mean(errors**2)", "not yet: NameError"),
     ("gradient-descent", FIRST, "loss = torch.sum((y - f(w, x)) ** 2)", "sum of the squares; take"),
     ("gradient-descent", SECOND, STEP.replace("-=", "+="), "w went uphill"),
     ("gradient-descent", SECOND, STEP.replace("w.grad.zero_()", "pass"), "still in w.grad"),
@@ -81,7 +91,7 @@ def said_of(page: str, fillings: list[str]) -> str:
     lines, left = [], iter(fillings)
     for line in cell.split("\n"):
         lines.append(indented(line, next(left)) if HOLE.match(line) else line)
-    code = "\n".join(lines).replace("print(check(sgd))", "said = check(sgd)")
+    code = re.sub(r"print\((check\(\w+\))\)", r"said = \1", "\n".join(lines))
     exec(code, names)
     assert next(left, None) is None, "there are fewer holes than fillings"
     return str(names["said"])
