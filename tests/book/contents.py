@@ -19,5 +19,4 @@ BEFORE_THE_TEMPLATE = [
     "book/without-shuffling",
     "book/sum-of-losses",
     "book/gradient-norm",
-    "book/which-number",
 ]
