@@ -17,7 +17,6 @@ BEFORE_THE_TEMPLATE = [
     "book/fitting-problem",
     "book/gradient-descent",
     "book/single-samples",
-    "book/mini-batches",
     "book/torch-optim",
     "book/without-shuffling",
     "book/sum-of-losses",
