@@ -3,10 +3,12 @@ import os
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import matplotlib
 import pytest
 
+from book._ext import book_claims
 from tests.book.small_books import (
     CELL,
     FRONT_MATTER,
@@ -61,6 +63,20 @@ def test_a_folded_solution_is_executed(built: Path) -> None:
     assert solution
     assert "solved 41" in solution[0]
     assert '<summary class="admonition-title">Solution</summary>' in solution[0]
+
+
+def test_a_claim_says_of_what_kind_it_is(built: Path) -> None:
+    found = re.search(
+        r'<span class="claim" title="(.*?)">measured, cited</span>', html(built, "quoting")
+    )
+    assert found and found[1].startswith("measured: cells of this book measure it")
+
+
+def test_a_claim_of_no_known_kind_is_an_error() -> None:
+    inliner = Mock()
+    book_claims.claim("claim", "{claim}`proved`", "theorem, proved", 7, inliner)
+    (message,) = inliner.reporter.error.call_args.args
+    assert message.endswith("heuristic, cited in {claim}`proved`, got proved")
 
 
 def test_a_table_is_a_region_that_says_where_it_stands(built: Path) -> None:

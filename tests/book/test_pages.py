@@ -1,5 +1,6 @@
 """The pages have what a page and a chapter must have; where one does not, the message says what."""
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -76,6 +77,37 @@ def wrongly_numbered(page: Page, chapters: list[str]) -> list[str]:
 @each("page", PAGES)
 def test_a_page_cites_chapters_by_their_numbers(page: Page) -> None:
     fail_with(wrongly_numbered(page, contents.NUMBERED))
+
+
+def names_that_only_solutions_define(page: Page) -> set[str]:
+    """Return what cells use that nothing defines once a page's solutions are left out."""
+    folded = re.finditer(r"^:::\{solution-start\}.*?^:::\{solution-end\}", page.text, re.M | re.S)
+    spans = [(page.line_at(found.start()), page.line_at(found.end())) for found in folded]
+    used: set[str] = set()
+    defined: dict[bool, set[str]] = {True: set(), False: set()}
+    for cell in page.cells:
+        solves = any(start < cell.line < end for start, end in spans)
+        source = re.sub(r"\A---\n.*?^---\n|^:[\w-]+:.*$", "", cell.content, flags=re.M | re.S)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                used |= set() if solves else {node.id}
+            else:
+                for field in ("id", "name", "asname", "arg"):
+                    defined[solves] |= {str(getattr(node, field, "")).split(".")[0]}
+    return used & (defined[True] - defined[False])
+
+
+@each("page", [*PAGES, EXAMPLE])
+def test_a_page_without_its_solutions_lacks_no_name(page: Page) -> None:
+    assert not names_that_only_solutions_define(page)
+
+
+def test_a_name_that_only_a_solution_defines_is_found(tmp_path: Path) -> None:
+    page = Page(tmp_path / "page.md")
+    gates = ":::{{solution-start}} ex-a\n:::\n{}\n:::{{solution-end}}\n:::\n"
+    cells = [f"```{{code-cell}} ipython3\n{line}\n```\n" for line in ("a = b = 1", "a; c = 2", "c")]
+    page.path.write_text(gates.format(cells[0]) + cells[1] + cells[2], encoding="utf-8")
+    assert names_that_only_solutions_define(page) == {"a"}
 
 
 def test_every_page_is_in_the_table_of_contents_once() -> None:
