@@ -1,4 +1,4 @@
-"""What kind of claim a sentence makes: ``{claim}`theorem` `` at its start, shown in the margin."""
+"""What kind of claim a sentence makes: ``{claim}`theorem` `` at its start."""
 
 from __future__ import annotations
 

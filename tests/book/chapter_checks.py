@@ -9,6 +9,7 @@ from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, Check, Missing, n_bullets, required
 
 OF_A_CHAPTER: list[Check] = []
+OF_A_DEEP_PAGE: list[Check] = []
 OF_THE_TEMPLATE: list[Check] = []  # and of each chapter that is made from it
 
 NEEDS = re.compile(r"\*\*It needs\*\* .*\. \*\*It runs in\*\* about .* on a CPU\.")
@@ -27,6 +28,7 @@ def asks_a_question_in_its_title(page: Page) -> Iterator[Missing]:
 
 
 @required(OF_A_CHAPTER, ":::{admonition} The short answer")
+@required(OF_A_DEEP_PAGE, ":::{admonition} The short answer")
 def begins_with_the_short_answer(page: Page) -> Iterator[Missing]:
     first = page.blocks[0] if page.blocks else None
     if not first or (first.name, first.argument) != ("admonition", "The short answer"):
@@ -122,14 +124,19 @@ def is_a_chapter_of_its_own(page: Page) -> Iterator[Missing]:
             yield Missing(f"a chapter has its own question, and its {what} is the template's", line)
 
 
+@required(OF_A_DEEP_PAGE, "# Does twice")
 @required(OF_THE_TEMPLATE, "**It takes** about")
-def can_be_read_in_fifteen_minutes(page: Page) -> Iterator[Missing]:
+def keeps_within_its_budget(page: Page) -> Iterator[Missing]:
     words, figures = page.n_words_to_read, sum("figure" in cell.settings for cell in page.cells)
     if words > 2500:
-        yield Missing(f"at most 2,500 words that are not folded, this chapter has {words}")
+        yield Missing(f"at most 2,500 words that are not folded, this page has {words}")
     if figures > 4:
-        yield Missing(f"at most four figures that matter, this chapter has {figures}")
-    found = TAKES.search(page.text)
+        yield Missing(f"at most four figures that matter, this page has {figures}")
+
+
+@required(OF_THE_TEMPLATE, "**It takes** about")
+def says_how_long_it_takes_to_read(page: Page) -> Iterator[Missing]:
+    words, found = page.n_words_to_read, TAKES.search(page.text)
     line = page.line_of("**It needs**")
     if not found or found[1] not in MINUTES:
         yield Missing(f"no “**It takes** about {' or '.join(MINUTES)} minutes to read.”", line)

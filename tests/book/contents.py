@@ -16,7 +16,6 @@ CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") an
 BEFORE_THE_TEMPLATE = [
     "book/fitting-problem",
     "book/gradient-descent",
-    "book/single-samples",
     "book/torch-optim",
     "book/without-shuffling",
     "book/sum-of-losses",

@@ -12,7 +12,7 @@ import pytest
 import sgd_analysis
 from book._ext.book_names import TEMPLATE
 from tests.book import contents
-from tests.book.chapter_checks import OF_A_CHAPTER, OF_THE_TEMPLATE
+from tests.book.chapter_checks import OF_A_CHAPTER, OF_A_DEEP_PAGE, OF_THE_TEMPLATE
 from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check
 
@@ -142,6 +142,12 @@ def test_the_page_on_the_build_gives_the_readmes_command() -> None:
 @each("check", OF_A_PAGE)
 @each("page", [*PAGES, EXAMPLE])
 def test_a_page(page: Page, check: Check) -> None:
+    fail_with(check.complaints(page))
+
+
+@each("check", OF_A_DEEP_PAGE)
+@each("page", [page for page in PAGES if page.path.parent.name == "further"])
+def test_a_deep_page(page: Page, check: Check) -> None:
     fail_with(check.complaints(page))
 
 
