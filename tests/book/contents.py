@@ -14,9 +14,5 @@ CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") an
 
 # Written before there was a template; a chapter that has all its parts leaves this list.
 BEFORE_THE_TEMPLATE = [
-    "book/fitting-problem",
-    "book/gradient-descent",
-    "book/mini-batches",
     "book/torch-optim",
-    "book/which-number",
 ]

@@ -145,9 +145,9 @@ def test_pages_carry_no_code_for_a_live_kernel(built: Path) -> None:
 
 
 def test_the_executed_notebook_can_be_downloaded(built: Path) -> None:
-    notebook = built / "_build/html/_sources/book/measured.ipynb"
+    notebook = built / "_build/html/_sources/book/measured-solved.ipynb"
     assert "measured 41" in notebook.read_text(encoding="utf-8")
-    assert "_sources/book/measured.ipynb" in html(built, "measured")
+    assert "_sources/book/measured-solved.ipynb" in html(built, "measured")
 
 
 def test_two_clean_builds_are_byte_identical(built: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ STEP = """
 """
 # By page, what fills each of its holes rightly, in their order.
 RIGHT = {
+    "which-number": ["model.eval()", "model.train()"],
+    "fitting-problem": ["return torch.mean(errors**2)"],
     "gradient-descent": [
         "loss = torch.mean((y - f(w, x)) ** 2)",
         STEP,
@@ -46,6 +48,20 @@ FIRST, SECOND, THIRD = range(3)
 HOLE = re.compile(r"^ *(?:\w+ = |if )?\.\.\.", re.M)
 # (page, which hole, what is put there instead, what is said)
 WRONG = [
+    ("which-number", FIRST, "pass", "the loss in training mode"),
+    ("which-number", SECOND, "pass", "stays in evaluation mode"),
+    ("which-number", SECOND, "model.train(); model(inputs)", "averages or weights are no longer"),
+    ("which-number", FIRST, "model.eval(); inputs = inputs / 2", "in evaluation mode is 2.3"),
+    ("which-number", FIRST, "model = model.evaluate()", "not yet: AttributeError"),
+    ("fitting-problem", FIRST, "pass", "it returns None"),
+    ("fitting-problem", FIRST, "return errors**2", "it returns 2000 numbers"),
+    ("fitting-problem", FIRST, "return torch.sum(errors**2)", "sum of the squares"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**2) / 2", "half the mean"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**2) ** 0.5", "the root of the mean"),
+    ("fitting-problem", FIRST, "return torch.mean(errors)", "errors of both signs cancel"),
+    ("fitting-problem", FIRST, "return torch.mean(errors.abs())", "square them instead"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**4)", "the mean of the squares is 333.1"),
+    ("fitting-problem", FIRST, "return mean(errors**2)", "not yet: NameError"),
     ("gradient-descent", FIRST, "loss = torch.sum((y - f(w, x)) ** 2)", "sum of the squares; take"),
     ("gradient-descent", SECOND, STEP.replace("-=", "+="), "w went uphill"),
     ("gradient-descent", SECOND, STEP.replace("w.grad.zero_()", "pass"), "still in w.grad"),
