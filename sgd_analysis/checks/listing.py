@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from sgd_analysis._random_state import seed_all
 from sgd_analysis.checks.messages import NotYet, Said, told
-from sgd_analysis.checks.steps import BATCH_SIZE, FEW
+from sgd_analysis.checks.points import BATCH_SIZE, FEW
 from sgd_analysis.checks.tries import Loop, printed_by, require_signature
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.I)

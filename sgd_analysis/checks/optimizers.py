@@ -10,11 +10,9 @@ import torch
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from sgd_analysis.checks.messages import NotYet, Said, told
+from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES, STEP_SIZE, Vector
 from sgd_analysis.checks.rules import require_rule, require_stop
 from sgd_analysis.checks.steps import (
-    BATCH_SIZE,
-    BATCH_SIZES,
-    STEP_SIZE,
     Step,
     close,
     elsewhere,
@@ -23,7 +21,7 @@ from sgd_analysis.checks.steps import (
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, Vector, require_signature
+from sgd_analysis.checks.tries import Loop, require_signature
 
 Method = Callable[..., Optimizer]
 _COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from sgd_analysis.checks.messages import NotYet, Said
-from sgd_analysis.checks.steps import BELOW_ALL, FEW, STEP_SIZE, loss_at, steps_of
+from sgd_analysis.checks.points import BELOW_ALL, FEW, STEP_SIZE, loss_at
+from sgd_analysis.checks.steps import steps_of
 from sgd_analysis.checks.tries import Loop, Try, try_loop
 
 

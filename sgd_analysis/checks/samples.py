@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sgd_analysis.checks.messages import NotYet, Said, told
+from sgd_analysis.checks.points import FEW, POINTS
 from sgd_analysis.checks.rules import epoch_in, require_rule, require_stop
 from sgd_analysis.checks.steps import (
-    FEW,
-    POINTS,
     require_count,
     require_descent,
     require_movement,

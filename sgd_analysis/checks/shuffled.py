@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from sgd_analysis.checks.descent import whole_run
 from sgd_analysis.checks.messages import Said, told
+from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES
 from sgd_analysis.checks.rules import require_rule, require_stop
 from sgd_analysis.checks.steps import (
-    BATCH_SIZE,
-    BATCH_SIZES,
     require_count,
     require_descent,
     require_movement,

@@ -7,25 +7,20 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from sgd_analysis.checks.messages import NotYet, Said
-from sgd_analysis.checks.tries import Loop, Try, Vector, try_loop
-from sgd_analysis.problems.quadratic_fit import quadratic_fit
-
-_PROBLEM = quadratic_fit()
-POINTS = torch.stack([_PROBLEM.inputs, _PROBLEM.targets], dim=1)
-# Few enough to be looked at one by one, and gentle: |x| ≤ 3. No loop has this step size by default.
-FEW = POINTS[700:1300:24]
-STEP_SIZE = 0.003
-BELOW_ALL = -1e12  # an epsilon, also where what should be a loss is negative
-_FEATURES = np.vander(FEW[:, 0].numpy().astype(np.float64), 3)
-_TARGETS = FEW[:, 1].numpy().astype(np.float64)
-BATCH_SIZE = 10
-BATCH_SIZES = [10, 10, 5]
-
-Places = NDArray[np.intp]
+from sgd_analysis.checks.points import (
+    BATCH_SIZES,
+    BELOW_ALL,
+    FEW,
+    STEP_SIZE,
+    Places,
+    Vector,
+    gradient_at,
+    places_of,
+    unsquared_gradients,
+)
+from sgd_analysis.checks.tries import Loop, Try, try_loop
 
 
 @dataclass(frozen=True)
@@ -46,19 +41,6 @@ class Step:
         return [gradient_at(self.before, places) for places in self.asked]
 
 
-def loss_at(weights: Vector, places: Places | None = None) -> float:
-    """Return the mean of the squares over all points, or over those at some places."""
-    rows = slice(None) if places is None else places
-    return float(np.mean((_FEATURES[rows] @ weights - _TARGETS[rows]) ** 2))
-
-
-def gradient_at(weights: Vector, places: Places) -> Vector:
-    """Return the gradient (3,) of the mean of the squares over the points at some places."""
-    rows = _FEATURES[places]
-    gradient: Vector = 2 * rows.T @ (rows @ weights - _TARGETS[places]) / len(places)
-    return gradient
-
-
 def places_asked(trial: Try) -> list[Places]:
     """Return, call by call, the places in `FEW` of the inputs that f was asked for.
 
@@ -73,10 +55,10 @@ def places_asked(trial: Try) -> list[Places]:
     """
     if not trial.calls:
         raise NotYet("never_asked")
-    inputs, found = _FEATURES[:, 1], []
+    found = []
     for call in trial.calls:
-        places = np.abs(call.inputs[:, None] - inputs).argmin(axis=1)
-        if not np.allclose(inputs[places], call.inputs, rtol=0, atol=1e-4):
+        places = places_of(call.inputs)
+        if places is None:
             raise NotYet("other_inputs")
         found.append(places)
     return found
@@ -165,7 +147,10 @@ def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vecto
         expected = -STEP_SIZE * gradient
         if number > 1 and close(step.moved, expected - STEP_SIZE * earlier):
             return Said("kept")
-        if any(close(step.moved, -STEP_SIZE * other) for other in _unsquared(step.before, places)):
+        if any(
+            close(step.moved, -STEP_SIZE * other)
+            for other in unsquared_gradients(step.before, places)
+        ):
             return Said("unsquared")
         ratio = float(step.moved @ expected / (expected @ expected))
         if close(step.moved, ratio * expected):
@@ -173,16 +158,6 @@ def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vecto
     return elsewhere(
         step, number, step.before - STEP_SIZE * gradients[-1], Said("of_gradient_descent")
     )
-
-
-def _unsquared(weights: Vector, places: Places) -> list[Vector]:
-    """Return the gradients of losses that forget the square: of differences, and of their norm."""
-    rows = _FEATURES[places]
-    errors = rows @ weights - _TARGETS[places]
-    norm = rows.T @ errors / np.linalg.norm(errors)
-    difference = rows.mean(axis=0)
-    absolute = rows.T @ np.sign(errors) / len(places)
-    return [difference, -difference, absolute, norm, norm / np.sqrt(len(places))]
 
 
 def _wrong_length(ratio: float, n: int) -> Said:

@@ -12,17 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from sgd_analysis._random_state import seed_all
 from sgd_analysis.checks.messages import NotYet, Said
+from sgd_analysis.checks.points import Vector
 
 Loop = Callable[..., Any]
-Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
