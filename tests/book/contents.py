@@ -18,7 +18,6 @@ BEFORE_THE_TEMPLATE = [
     "book/gradient-descent",
     "book/single-samples",
     "book/mini-batches",
-    "book/torch-optim",
     "book/without-shuffling",
     "book/sum-of-losses",
     "book/gradient-norm",
