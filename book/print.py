@@ -1,7 +1,7 @@
-"""Print the whole book into one PDF: ``python book/print.py``, from the repository's root.
+"""Print the book, and its solutions apart: ``python book/print.py``, from the repository's root.
 
-The pages that were built last are not executed again. The PDF lies beside the built HTML, whose
-landing page links to it if BOOK_PDF was set when it was built. It takes Playwright, Chromium and
+The pages that were built last are not executed again. The two PDFs lie beside the built HTML, whose
+landing page links to them if BOOK_PDF was set when it was built. It takes Playwright, Chromium and
 pikepdf.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _ext.book_names import BROWSERS, PDF, package_version
+from _ext.book_names import BROWSERS, EDITIONS, package_version
 
 ROOT = Path(__file__).parents[1]
 PRINTING = Path(__file__).parent / "_ext/printing"
@@ -100,7 +100,7 @@ def chapter_pages(document: bytes) -> Iterator[int]:
             yield 0 if number is None else number + 1
 
 
-def print_page(page: Path, parts: list[str]) -> bytes:
+def print_page(page: Path, parts: list[str], edition: str) -> bytes:
     """Print the page in Chromium, once to learn the chapters' page numbers, and once with them."""
     from playwright.sync_api import sync_playwright
 
@@ -114,7 +114,7 @@ def print_page(page: Path, parts: list[str]) -> bytes:
         tab = browser.new_page(viewport={"width": 642, "height": 950})
         tab.emulate_media(media="print", color_scheme="light")
         tab.goto(page.as_uri())
-        tab.evaluate((PRINTING / "print.js").read_text(encoding="utf-8"), parts)
+        tab.evaluate((PRINTING / "print.js").read_text(encoding="utf-8"), [parts, edition])
         numbers = list(chapter_pages(tab.pdf(**settings)))
         tab.evaluate("numbers => fillPageNumbers(numbers)", numbers)
         document = tab.pdf(**settings, print_background=True)
@@ -135,16 +135,18 @@ def shorter(document: bytes) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Print the whole book into one PDF.")
+    parser = argparse.ArgumentParser(description="Print the book, and its solutions apart.")
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the book's folder")
     root = parser.parse_args().root.resolve()
-    document = shorter(print_page(page_to_print(root, build(root)), captions(root)))
-    target = root / "_build/html" / PDF
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(document)
-    with (root / "_build/.doctrees/written-html").open("a", encoding="utf-8") as journal:
-        journal.write(f"{PDF}\n")  # so that the next build knows whose it is
-    print(f"printed: {target.relative_to(root)}, {len(document) / 2**20:.1f} MiB")
+    page = page_to_print(root, build(root))
+    for edition, name in EDITIONS.items():
+        document = shorter(print_page(page, captions(root), edition))
+        target = root / "_build/html" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(document)
+        with (root / "_build/.doctrees/written-html").open("a", encoding="utf-8") as journal:
+            journal.write(f"{name}\n")  # so that the next build knows whose it is
+        print(f"printed: {target.relative_to(root)}, {len(document) / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

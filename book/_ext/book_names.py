@@ -7,6 +7,7 @@ from pathlib import Path
 
 TEMPLATE = "book/template"  # a chapter to copy: no page of the book
 PDF = "stochastic-gradient-descent-measured.pdf"
+EDITIONS = {"book": PDF, "solutions": PDF.replace(".pdf", "-solutions.pdf")}  # what is printed
 BROWSERS = ("chromium", "google-chrome", "chromium-browser")  # the first on the PATH is taken
 
 

@@ -67,6 +67,8 @@ class Names:
             return f"({self.numbers[label][1]})"
         if role in ("numref", "prf:ref"):
             return self.numbered(label)
+        if role == "claim":
+            return f"*({text})*"
         if role == "ref":
             return self.titles.get(label) or self.numbered(label)
         raise UnknownMarkupError(f"the role {role} has no reading in a plain notebook")
@@ -119,12 +121,11 @@ def markdown_cell(text: str) -> Cell:
     return {"cell_type": "markdown", "metadata": {}, "source": text}
 
 
-def code_cell(source: str) -> Cell:
-    metadata = {"jupyter": {"source_hidden": True}}
+def code_cell(source: str, *, folded: bool = True) -> Cell:
     return {
         "cell_type": "code",
         "execution_count": None,
-        "metadata": metadata,
+        "metadata": {"jupyter": {"source_hidden": True}} if folded else {},
         "outputs": [],
         "source": source,
     }
@@ -158,15 +159,25 @@ def plain_code(cell: Cell, names: Names, tidy_svg: Callable[[str], str]) -> Iter
         yield markdown_cell(f"**{names.numbered(figure['name'])}.** {caption}")
 
 
+def numbered(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Give each cell of a notebook the name of its place."""
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{number}"
+    return notebook | {"nbformat": 4, "nbformat_minor": 5}
+
+
 def plain_notebook(
     notebook: dict[str, Any],
     names: Names,
     *,
-    introduction: str,
+    introduction: str = "",
+    installation: str = "",
     tidy_svg: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Turn a page's executed notebook into one for any Jupyter."""
-    cells = [markdown_cell(introduction)]
+    cells = [markdown_cell(introduction)] if introduction else []
+    if installation:
+        cells.append(code_cell(installation, folded=False))
     if any(GLUE_IMPORT.search(joined(cell["source"])) for cell in notebook["cells"]):
         cells.append(code_cell(GLUE))
     for cell in notebook["cells"]:
@@ -174,7 +185,6 @@ def plain_notebook(
             cells += plain_code(cell, names, tidy_svg)
         elif text := plain_markdown(joined(cell["source"]), names):
             cells.append(markdown_cell(text))
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"
-    metadata = {"kernelspec": notebook["metadata"]["kernelspec"]}
-    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return numbered(
+        {"cells": cells, "metadata": {"kernelspec": notebook["metadata"]["kernelspec"]}}
+    )

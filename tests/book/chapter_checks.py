@@ -9,9 +9,13 @@ from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, Check, Missing, n_bullets, required
 
 OF_A_CHAPTER: list[Check] = []
+OF_A_DEEP_PAGE: list[Check] = []
 OF_THE_TEMPLATE: list[Check] = []  # and of each chapter that is made from it
 
 NEEDS = re.compile(r"\*\*It needs\*\* .*\. \*\*It runs in\*\* about .* on a CPU\.")
+TAKES = re.compile(r"^\*\*It needs\*\* .* \*\*It takes\*\* about (\w+) minutes to read\. ", re.M)
+MINUTES = {"five": 5, "six": 6, "eight": 8, "ten": 10, "twelve": 12, "fifteen": 15}
+WORDS_A_MINUTE = 170  # of a text with formulas and figures
 
 
 @required(OF_A_CHAPTER, "# Does twice")
@@ -24,6 +28,7 @@ def asks_a_question_in_its_title(page: Page) -> Iterator[Missing]:
 
 
 @required(OF_A_CHAPTER, ":::{admonition} The short answer")
+@required(OF_A_DEEP_PAGE, ":::{admonition} The short answer")
 def begins_with_the_short_answer(page: Page) -> Iterator[Missing]:
     first = page.blocks[0] if page.blocks else None
     if not first or (first.name, first.argument) != ("admonition", "The short answer"):
@@ -117,6 +122,37 @@ def is_a_chapter_of_its_own(page: Page) -> Iterator[Missing]:
         if found and found[0] in page.text and page.path != EXAMPLE.path:
             line = page.line_of(found[0])
             yield Missing(f"a chapter has its own question, and its {what} is the template's", line)
+
+
+@required(OF_A_DEEP_PAGE, "# Does twice")
+@required(OF_THE_TEMPLATE, "**It takes** about")
+def keeps_within_its_budget(page: Page) -> Iterator[Missing]:
+    words, figures = page.n_words_to_read, sum("figure" in cell.settings for cell in page.cells)
+    if words > 2500:
+        yield Missing(f"at most 2,500 words that are not folded, this page has {words}")
+    if figures > 4:
+        yield Missing(f"at most four figures that matter, this page has {figures}")
+
+
+@required(OF_THE_TEMPLATE, "**It takes** about")
+def says_how_long_it_takes_to_read(page: Page) -> Iterator[Missing]:
+    words, found = page.n_words_to_read, TAKES.search(page.text)
+    line = page.line_of("**It needs**")
+    if not found or found[1] not in MINUTES:
+        yield Missing(f"no “**It takes** about {' or '.join(MINUTES)} minutes to read.”", line)
+    elif words > MINUTES[found[1]] * WORDS_A_MINUTE:
+        minutes = -(-words // WORDS_A_MINUTE)
+        yield Missing(f"{words} words take {minutes} minutes to read, not {found[1]}", line)
+
+
+@required(OF_THE_TEMPLATE, "- {claim}`theorem`")
+def says_of_each_take_away_what_kind_of_claim_it_is(page: Page) -> Iterator[Missing]:
+    for bullet in re.findall(r"^- .*$", page.section("Take-away") or "", re.M):
+        if not bullet.startswith("- {claim}`"):
+            what = (
+                "a take-away begins with its kind, {claim}`theorem`, measured, heuristic or cited"
+            )
+            yield Missing(f"{what}: “{bullet[:60]}”", page.line_of(bullet))
 
 
 @required(OF_THE_TEMPLATE, ":::{exercise} Your turn")

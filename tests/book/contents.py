@@ -13,13 +13,4 @@ CASEBOOK = "book/casebook"  # a chapter of another kind: many short cases
 CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") and page != CASEBOOK]
 
 # Written before there was a template; a chapter that has all its parts leaves this list.
-BEFORE_THE_TEMPLATE = [
-    "book/fitting-problem",
-    "book/gradient-descent",
-    "book/single-samples",
-    "book/mini-batches",
-    "book/without-shuffling",
-    "book/sum-of-losses",
-    "book/gradient-norm",
-    "book/which-number",
-]
+BEFORE_THE_TEMPLATE: list[str] = []

@@ -18,6 +18,11 @@ FENCE = re.compile(
     r"(?P<content>.*?)^(?P=fence)[ \t]*$",
     re.M | re.S,
 )
+FOLDED = re.compile(  # solutions, and boxes of :class: dropdown
+    r"^:::\{solution-start\}.*?^:::\{solution-end\}|^:::\{solution\}.*?^:::$"
+    r"|^:::\{admonition\}[^\n]*\n:class: dropdown$.*?^:::$",
+    re.M | re.S,
+)
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.M | re.S)
 
 
@@ -56,6 +61,11 @@ class Block:
     def settings(self) -> dict[str, Any]:
         """What the book is told about a cell."""
         return dict(self.options.get("mystnb", {}))
+
+
+def emptied(match: re.Match[str]) -> str:
+    """Return as many lines without text."""
+    return "\n" * match[0].count("\n")
 
 
 def blocks(text: str, first_line: int = 1) -> Iterator[Block]:
@@ -119,21 +129,29 @@ class Page:
     @cached_property
     def prose(self) -> str:
         """The sentences of a page, captions included, at their own lines."""
+        return self.sentences(self.text)
 
-        def empty(match: re.Match[str]) -> str:
-            return "\n" * match[0].count("\n")
+    @cached_property
+    def n_words_to_read(self) -> int:
+        """Count the words of the sentences that are not folded."""
+        text = self.sentences(FOLDED.sub(emptied, self.text))
+        text = re.sub(r"^:::.*$|^:[\w-]+:.*$|\{[a-z:]+\}", "", text, flags=re.M)
+        return len(re.findall(r"\w+", text))
+
+    def sentences(self, text: str) -> str:
+        """Return the text of the page, or a part at its own lines, without code and formulas."""
 
         def caption(match: re.Match[str]) -> str:
             figure = settings[match.string.count("\n", 0, match.start()) + 1].get("figure", {})
-            return str(figure.get("caption", "")).replace("\n", " ") + empty(match)
+            return str(figure.get("caption", "")).replace("\n", " ") + emptied(match)
 
         settings = {block.line: block.settings for block in self.blocks}
 
         code = r"^(`{3,})\{(?:code-cell|math|bibliography|eval-rst)\}.*?^\1[ \t]*$"
-        text = FRONT_MATTER.sub(empty, self.text)
+        text = FRONT_MATTER.sub(emptied, text)
         text = re.sub(code, caption, text, flags=re.M | re.S)
-        text = re.sub(r"^```.*?^```", empty, text, flags=re.M | re.S)
-        text = re.sub(r"\$\$.*?\$\$", empty, text, flags=re.S)
+        text = re.sub(r"^```.*?^```", emptied, text, flags=re.M | re.S)
+        text = re.sub(r"\$\$.*?\$\$", emptied, text, flags=re.S)
         text = re.sub(r"^:(?:alt|name|label|class):.*$|^%.*$", "", text, flags=re.M)
         return re.sub(r"\$[^$\n]*\$|`[^`\n]*`|\]\([^)]*\)|^\([\w-]+\)=$", "", text, flags=re.M)
 

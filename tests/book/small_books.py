@@ -91,7 +91,7 @@ PAGES = {
     "measured": FRONT_MATTER + MEASURE + FIGURE,
     "quoting": (
         "---\nmyst:\n  html_meta:\n    description: Quotes a number.\n---\n\n# Another page\n\n"
-        "Elsewhere, {glue:text}`measured.md::quoted:d` was quoted, and "
+        "{claim}`measured, cited` Elsewhere, {glue:text}`measured.md::quoted:d` was quoted, and "
         "{glue:text}`measured.md::tiny:.1e`.\n\n"
         "| a |\n| --- |\n| 1 |\n\nAnd\n\n| b |\n| --- |\n| 2 |\n\n"
         "## Below\n\n| c |\n| --- |\n| 3 |\n"

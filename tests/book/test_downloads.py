@@ -19,6 +19,7 @@ from tests.book.small_books import CELL, FIGURE, FRONT_MATTER, MEASURE, build, h
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "book/_ext"))
 plain = importlib.import_module("plain_notebook")
+solutions = importlib.import_module("notebook_solutions")
 numbers = importlib.import_module("book_numbers")
 
 NAMES = plain.Names(
@@ -55,6 +56,7 @@ def plain_markdown(text: str) -> str:
         ("{cite:t}`robbins1951` show", "Robbins and Monro (1951) show"),
         ("best {cite:p}`robbins1951,ma2018`", "best (Robbins and Monro, 1951; Ma et al., 2018)"),
         ("the {built}`wheel <wheel>`", "the wheel"),
+        ("- {claim}`theorem` It falls.", "- *(theorem)* It falls."),
         ("so `` {eq}`eq-line` `` becomes {eq}`eq-line`", "so `` {eq}`eq-line` `` becomes (4.1)"),
         ("[chapter 2](other.md) and [the API](api.md)", "[chapter 2](other.ipynb) and the API"),
         ("(own-memory)=\n## Large models", "## Large models"),
@@ -157,6 +159,55 @@ def test_a_cell_keeps_its_outputs_and_loses_what_the_book_told_it() -> None:
     assert made["metadata"] == {"kernelspec": {"name": "python3"}}
 
 
+# With solutions and without
+
+
+def markdown(text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def code(source: str) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "execution_count": 7,
+        "metadata": {"tags": ["hide-input"]},
+        "outputs": [{"output_type": "stream", "text": source}],
+        "source": source,
+    }
+
+
+EXERCISE = ":::{exercise} With code\n:label: ex-line\n\nDraw it.\n:::"
+BEGINS = ":::{solution-start} ex-line\n:label: sol-line\n:class: dropdown\n:::"
+SOLVED_CELLS = [
+    markdown(f"It rises.\n\n{EXERCISE}\n\n{BEGINS}\n\nLike this:"),
+    code("draw()"),
+    code("assert drawn"),
+    markdown("And:\n\n:::{solution-end}\n:::\n\nOn.\n\n:::{solution} ex-line\nOr.\n:::"),
+    code("go_on()"),
+]
+
+
+def test_a_notebook_to_do_has_no_solution_and_nothing_has_been_run() -> None:
+    cells = list(solutions.to_do(SOLVED_CELLS))
+    sources = [cell["source"] for cell in cells if cell["source"]]
+    assert sources == [f"It rises.\n\n{EXERCISE}", solutions.ANSWER, "On.", "go_on()"]
+    assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+    assert cells[-1]["metadata"] == {"tags": ["hide-input"]}
+
+
+def test_the_solutions_have_their_exercises_and_nothing_else() -> None:
+    cells = [cell["source"] for cell in solutions.exercises_and_solutions(SOLVED_CELLS)]
+    assert [source for source in cells if source] == [
+        EXERCISE,
+        f"{BEGINS}\n\nLike this:",
+        "draw()",
+        "assert drawn",
+        "And:\n\n:::{solution-end}\n:::",
+        ":::{solution} ex-line\nOr.\n:::",
+    ]
+    assert not solutions.has_exercises([markdown("It rises."), code("draw()")])
+
+
 def test_a_name_that_the_book_does_not_know_is_an_error() -> None:
     with pytest.raises(KeyError):
         plain.plain_markdown("{eq}`eq-line`", replace(NAMES, numbers={}))
@@ -173,7 +224,8 @@ print("read", json.loads(Path("_assets/measured.json").read_text())["value"])"""
 )
 LANDING = (
     "# A book\n\nMeasured {glue:text}`measured.md::value:d`, {built}`notebooks <notebooks>`, "
-    "{built}`wheel <wheel>`.\n\n:::{only} book_pdf\nHere is {built}`a PDF <pdf>`.\n:::\n\n"
+    "{built}`solved ones <solved>`, {built}`solutions <solutions>`, {built}`wheel <wheel>`.\n\n"
+    ":::{only} book_pdf\nHere is {built}`a PDF <pdf>`.\n:::\n\n"
     "```{bibliography}\n```\n"
 )
 
@@ -205,9 +257,9 @@ def links(root: Path, page: str) -> dict[str, str]:
     return {text: address for address, text in found}
 
 
-def test_the_landing_page_leads_to_the_notebooks_and_to_the_wheel(built: Path) -> None:
+def test_the_landing_page_leads_to_what_can_be_taken_along(built: Path) -> None:
     addresses = links(built, "index")
-    for text in ("notebooks", "wheel"):
+    for text in ("notebooks", "solved ones", "solutions", "wheel"):
         assert (built / "_build/html/book" / addresses[text]).is_file()
     assert addresses["wheel"].endswith("/sgd_analysis-1.2.3-py3-none-any.whl")
 
@@ -222,6 +274,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "BOOK_PDF": "1",
         "BOOK_BINDER_URL": "https://hub.example",
         "BOOK_REPOSITORY_URL": "https://github.com/someone/book",
+        "BOOK_COLAB_URL": "https://colab.example/github/someone/book/blob/pages/_sources/",
+        "BOOK_SITE_URL": "https://someone.example/book/",
     }
     result = build(root, settings)
     assert result.returncode == 0, result.stdout
@@ -240,17 +294,62 @@ def test_a_page_offers_to_be_opened_on_the_binder_that_is_named(
     assert address in html(published, "index")
     assert "hub.example" not in html(built, "measured")
     notebook = nbformat.read(offered(published / "_build/html") / "index.ipynb", as_version=4)
-    assert "pip install" in notebook.cells[0].source  # the one to download, not the theme's copy
+    assert "%pip install" in notebook.cells[1].source  # the one to download, not the theme's copy
 
 
-def test_the_archive_holds_the_notebooks_and_what_they_need(built: Path) -> None:
-    with zipfile.ZipFile(offered(built / "_build/html") / "notebooks.zip") as archive:
-        assert archive.namelist() == [
-            "sgd-measured/_assets/measured.json",
-            "sgd-measured/matplotlibrc",
-            "sgd-measured/measured.ipynb",
-            "sgd-measured/sgd_analysis-1.2.3-py3-none-any.whl",
-        ]
+def test_a_page_offers_to_be_opened_on_colab_where_the_address_is_known(
+    built: Path, published: Path
+) -> None:
+    address = "https://colab.example/github/someone/book/blob/pages/_sources/book/index.ipynb"
+    assert f'href="{address}"' in html(published, "index")
+    assert "olab" not in html(built, "measured")
+
+
+def test_a_notebook_away_from_its_wheel_takes_that_of_the_site(
+    built: Path, published: Path
+) -> None:
+    path = offered(published / "_build/html") / "index.ipynb"
+    source = nbformat.read(path, as_version=4).cells[1].source
+    wheel = "https://someone.example/book/_sources/book/sgd_analysis-0-py3-none-any.whl"
+    assert f'package = "sgd-analysis[notebooks] @ {wheel}"' in source
+    assert "https://" not in installation(built)
+
+
+def installation(root: Path) -> str:
+    path = offered(root / "_build/html") / "measured.ipynb"
+    return str(nbformat.read(path, as_version=4).cells[1].source)
+
+
+def test_the_menu_of_a_page_with_exercises_gives_both_notebooks(built: Path) -> None:
+    for name, text in (("measured", "to do .ipynb"), ("measured-solved", "solved .ipynb")):
+        assert re.search(
+            rf'href="\.\./_sources/book/{name}\.ipynb"[^§]*?{text}', html(built, "measured")
+        )
+        assert (offered(built / "_build/html") / f"{name}.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("archive", "notebooks"),
+    [
+        ("notebooks.zip", ["measured.ipynb"]),
+        ("notebooks-solved.zip", ["measured-solved.ipynb", "solutions.ipynb"]),
+    ],
+)
+def test_an_archive_holds_the_notebooks_and_what_they_need(
+    built: Path, archive: str, notebooks: list[str]
+) -> None:
+    with zipfile.ZipFile(offered(built / "_build/html") / archive) as packed:
+        names = ["_assets/measured.json", "matplotlibrc", *notebooks]
+        names = sorted([*names, "sgd_analysis-1.2.3-py3-none-any.whl"])
+        assert packed.namelist() == [f"sgd-measured/{name}" for name in names]
+
+
+def test_the_solutions_are_a_notebook_of_their_own(built: Path) -> None:
+    path = offered(built / "_build/html") / "solutions.ipynb"
+    first, title, exercise, solution, cell = nbformat.read(path, as_version=4).cells
+    assert "The exercises of" in first.source and title.source == "## A measured page"
+    assert "Draw Fig. 1" in exercise.source and "Solution of Exercise 1" in solution.source
+    assert cell.outputs[0].text == "solved 41\n"
 
 
 def test_the_wheel_asks_for_what_notebooks_import(built: Path) -> None:
@@ -266,7 +365,9 @@ def test_the_wheel_asks_for_what_notebooks_import(built: Path) -> None:
 def test_a_notebook_begins_with_how_to_run_it(built: Path) -> None:
     notebook = nbformat.read(offered(built / "_build/html") / "measured.ipynb", as_version=4)
     introduction = notebook.cells[0].source
-    assert 'pip install "./sgd_analysis-1.2.3-py3-none-any.whl[notebooks]"' in introduction
+    assert '%pip install --quiet "./sgd_analysis-1.2.3-py3-none-any.whl[notebooks]"' in (
+        installation(built)
+    )
     assert "`matplotlibrc` and `_assets/measured.json` have to be" in introduction
     assert "first install PyTorch alone" in introduction  # or gigabytes of CUDA come along
     text = "\n".join(cell.source for cell in notebook.cells)
@@ -284,7 +385,8 @@ def test_two_books_offer_the_same_bytes(built: Path, tmp_path: Path) -> None:
 
 def run_as_a_reader(site: Path, folder: Path, page: str) -> nbformat.NotebookNode:
     """Execute a notebook with nothing but what the archive holds beside it."""
-    with zipfile.ZipFile(offered(site) / "notebooks.zip") as archive:
+    name = "notebooks-solved.zip" if page.endswith("-solved") else "notebooks.zip"
+    with zipfile.ZipFile(offered(site) / name) as archive:
         archive.extractall(folder)
     beside, library = folder / "sgd-measured", folder / "library"
     (wheel,) = beside.glob("*.whl")
@@ -311,8 +413,13 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 
 
 def test_a_notebook_runs_beside_what_the_archive_holds(built: Path, tmp_path: Path) -> None:
-    notebook = run_as_a_reader(built / "_build/html", tmp_path, "measured")
+    notebook = run_as_a_reader(built / "_build/html", tmp_path, "measured-solved")
     assert printed(notebook).startswith("measured 41\nsolved 41\nread 7\n")
+
+
+def test_a_notebook_to_do_runs_without_its_solutions(built: Path, tmp_path: Path) -> None:
+    notebook = run_as_a_reader(built / "_build/html", tmp_path, "measured")
+    assert printed(notebook).startswith("measured 41\nread 7\n")
 
 
 # The whole book
@@ -328,7 +435,8 @@ def test_every_notebook_is_sound_and_plain(site: Path) -> None:
         assert [cell.id for cell in notebook.cells] == [
             f"cell-{number}" for number in range(len(notebook.cells))
         ]
-        assert any(cell.get("outputs") for cell in notebook.cells), path.name
+        if not path.with_stem(f"{path.stem}-solved").exists():  # which is the one that was run
+            assert any(cell.get("outputs") for cell in notebook.cells), path.name
         assert not re.search(r"(?<![\w.$}:/])/(?:home|root|tmp|opt|mnt|work|Users)/\w", text)
         prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
         shown = re.sub(r"``.*?``", "", "\n\n".join(prose), flags=re.S)  # what is quoted as it is
@@ -342,11 +450,11 @@ def test_the_notebooks_import_nothing_that_their_extra_leaves_out(site: Path) ->
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "code":
                 imported |= set(re.findall(r"^(?:import|from) (\w+)", cell["source"], re.M))
-    theirs = {"matplotlib", "numpy", "sgd_analysis", "sklearn", "torch"}
+    theirs = {"matplotlib", "numpy", "sgd_analysis", "sklearn", "torch", "tqdm"}
     assert imported - theirs <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("page", ["fitting-problem", "mini-batches"])
+@pytest.mark.parametrize("page", ["fitting-problem-solved", "mini-batches-solved", "worksheet"])
 def test_a_chapter_runs_beside_what_the_archive_holds(
     site: Path, page: str, tmp_path: Path
 ) -> None:

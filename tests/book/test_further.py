@@ -43,9 +43,9 @@ def test_they_have_it_where_nbmake_executes_the_page(book: Path) -> None:
 
 def test_its_notebook_finds_what_it_needs(built: Path) -> None:
     folder = built / "_build/html/_sources/book/further"
-    introduction = nbformat.read(folder / "deep.ipynb", as_version=4).cells[0].source
+    introduction, installation, *_ = nbformat.read(folder / "deep.ipynb", as_version=4).cells
     wheel = "../sgd_analysis-1.2.3-py3-none-any.whl"
-    assert f"[wheel]({wheel})\nlies in the folder above" in introduction
-    assert f'pip install "{wheel}[notebooks]"' in introduction
+    assert f"[wheel]({wheel}) lies in the folder above" in introduction.source
+    assert f'%pip install --quiet "{wheel}[notebooks]"' in installation.source
     assert (folder / wheel).is_file()
     assert (folder / "matplotlibrc").is_file()

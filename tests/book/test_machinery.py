@@ -3,10 +3,12 @@ import os
 import re
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import matplotlib
 import pytest
 
+from book._ext import book_claims
 from tests.book.small_books import (
     CELL,
     FRONT_MATTER,
@@ -61,6 +63,20 @@ def test_a_folded_solution_is_executed(built: Path) -> None:
     assert solution
     assert "solved 41" in solution[0]
     assert '<summary class="admonition-title">Solution</summary>' in solution[0]
+
+
+def test_a_claim_says_of_what_kind_it_is(built: Path) -> None:
+    found = re.search(
+        r'<span class="claim" title="(.*?)">measured, cited</span>', html(built, "quoting")
+    )
+    assert found and found[1].startswith("measured: cells of this book measure it")
+
+
+def test_a_claim_of_no_known_kind_is_an_error() -> None:
+    inliner = Mock()
+    book_claims.claim("claim", "{claim}`proved`", "theorem, proved", 7, inliner)
+    (message,) = inliner.reporter.error.call_args.args
+    assert message.endswith("heuristic, cited in {claim}`proved`, got proved")
 
 
 def test_a_table_is_a_region_that_says_where_it_stands(built: Path) -> None:
@@ -129,9 +145,9 @@ def test_pages_carry_no_code_for_a_live_kernel(built: Path) -> None:
 
 
 def test_the_executed_notebook_can_be_downloaded(built: Path) -> None:
-    notebook = built / "_build/html/_sources/book/measured.ipynb"
+    notebook = built / "_build/html/_sources/book/measured-solved.ipynb"
     assert "measured 41" in notebook.read_text(encoding="utf-8")
-    assert "_sources/book/measured.ipynb" in html(built, "measured")
+    assert "_sources/book/measured-solved.ipynb" in html(built, "measured")
 
 
 def test_two_clean_builds_are_byte_identical(built: Path, tmp_path: Path) -> None:

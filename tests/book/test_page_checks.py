@@ -12,6 +12,7 @@ from tests.book.test_pages import not_documented, not_in_contents, wrongly_numbe
 
 CHECKS = {str(check): check for check in [*OF_A_PAGE, *OF_A_CHAPTER, *OF_THE_TEMPLATE]}
 
+DRAWN = "```{code-cell}\n---\nmystnb:\n  figure:\n    name: fig-drawn\n---\n```\n\n"
 # (check, what is taken away from a copy of the template, what is put in its place, what is said)
 BROKEN = [
     ("has_settings_that_can_be_read", "^myst:", "myst: a:", "is no YAML of names and values"),
@@ -74,6 +75,31 @@ BROKEN = [
         "% Here",
         "lines that begin with % (1)",
     ),
+    ("says_how_long_it_takes_to_read", "about five minutes", "about an hour", "no “**It takes**"),
+    (
+        "says_how_long_it_takes_to_read",
+        r"^Two runs",
+        f"{'word ' * 900}Two runs",
+        "minutes to read, not five",
+    ),
+    (
+        "keeps_within_its_budget",
+        r"^Two runs",
+        f"{'word ' * 2500}Two runs",
+        "at most 2,500 words that are not folded",
+    ),
+    (
+        "keeps_within_its_budget",
+        r"^## Take-away",
+        f"{DRAWN * 4}## Take-away",
+        "at most four figures that matter, this page has 6",
+    ),
+    (
+        "says_of_each_take_away_what_kind_of_claim_it_is",
+        r"^- \{claim\}`measured` ",
+        "- ",
+        "a take-away begins with its kind",
+    ),
     ("asks_a_question_in_its_title", "half the steps\\?\n", "half.\n", "no question: “Does double"),
     ("asks_a_question_in_its_title", "^# Does", "Does", "no title"),
     (
@@ -111,7 +137,7 @@ BROKEN = [
     ),
     (
         "ends_with_three_to_five_take_aways_and_exercises",
-        "^- Beyond that.*\n",
+        "^- .*Beyond that.*\n",
         "",
         "has three to five bullets, this one has 2",
     ),

@@ -1,5 +1,6 @@
 """The pages have what a page and a chapter must have; where one does not, the message says what."""
 
+import ast
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ import pytest
 import sgd_analysis
 from book._ext.book_names import TEMPLATE
 from tests.book import contents
-from tests.book.chapter_checks import OF_A_CHAPTER, OF_THE_TEMPLATE
+from tests.book.chapter_checks import OF_A_CHAPTER, OF_A_DEEP_PAGE, OF_THE_TEMPLATE
 from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check
 
@@ -78,6 +79,37 @@ def test_a_page_cites_chapters_by_their_numbers(page: Page) -> None:
     fail_with(wrongly_numbered(page, contents.NUMBERED))
 
 
+def names_that_only_solutions_define(page: Page) -> set[str]:
+    """Return what cells use that nothing defines once a page's solutions are left out."""
+    folded = re.finditer(r"^:::\{solution-start\}.*?^:::\{solution-end\}", page.text, re.M | re.S)
+    spans = [(page.line_at(found.start()), page.line_at(found.end())) for found in folded]
+    used: set[str] = set()
+    defined: dict[bool, set[str]] = {True: set(), False: set()}
+    for cell in page.cells:
+        solves = any(start < cell.line < end for start, end in spans)
+        source = re.sub(r"\A---\n.*?^---\n|^:[\w-]+:.*$", "", cell.content, flags=re.M | re.S)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                used |= set() if solves else {node.id}
+            else:
+                for field in ("id", "name", "asname", "arg"):
+                    defined[solves] |= {str(getattr(node, field, "")).split(".")[0]}
+    return used & (defined[True] - defined[False])
+
+
+@each("page", [*PAGES, EXAMPLE])
+def test_a_page_without_its_solutions_lacks_no_name(page: Page) -> None:
+    assert not names_that_only_solutions_define(page)
+
+
+def test_a_name_that_only_a_solution_defines_is_found(tmp_path: Path) -> None:
+    page = Page(tmp_path / "page.md")
+    gates = ":::{{solution-start}} ex-a\n:::\n{}\n:::{{solution-end}}\n:::\n"
+    cells = [f"```{{code-cell}} ipython3\n{line}\n```\n" for line in ("a = b = 1", "a; c = 2", "c")]
+    page.path.write_text(gates.format(cells[0]) + cells[1] + cells[2], encoding="utf-8")
+    assert names_that_only_solutions_define(page) == {"a"}
+
+
 def test_every_page_is_in_the_table_of_contents_once() -> None:
     there = {path.relative_to(ROOT).with_suffix("").as_posix() for path in BOOK.rglob("*.md")}
     fail_with(not_in_contents(contents.LISTED, there - {TEMPLATE}))
@@ -110,6 +142,12 @@ def test_the_page_on_the_build_gives_the_readmes_command() -> None:
 @each("check", OF_A_PAGE)
 @each("page", [*PAGES, EXAMPLE])
 def test_a_page(page: Page, check: Check) -> None:
+    fail_with(check.complaints(page))
+
+
+@each("check", OF_A_DEEP_PAGE)
+@each("page", [page for page in PAGES if page.path.parent.name == "further"])
+def test_a_deep_page(page: Page, check: Check) -> None:
     fail_with(check.complaints(page))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pypdf
 import pytest
 
-from book._ext.book_names import PDF
+from book._ext.book_names import EDITIONS, PDF
 from tests.book.contents import LISTED, ROOT
+from tests.book.markup import Page
 from tests.book.small_books import (
     CELL,
     FIGURE,
@@ -73,11 +74,12 @@ def print_book(root: Path) -> Printed:
         check=False,
     )
     assert result.returncode == 0, result.stdout
+    assert result.stdout.count("printed: ") == len(EDITIONS)
     return read(root / "_build/html", result.stdout)
 
 
-def read(site: Path, output: str = "") -> Printed:
-    pdf = pypdf.PdfReader(site / PDF)
+def read(site: Path, output: str = "", name: str = PDF) -> Printed:
+    pdf = pypdf.PdfReader(site / name)
     text = "\n".join(page.extract_text() for page in pdf.pages)
     return Printed(site, output, pdf, text, " ".join(text.split()))
 
@@ -130,9 +132,24 @@ def test_the_contents_tell_the_page_of_each_chapter(printed: Printed) -> None:
 
 
 def test_what_is_folded_on_the_screen_is_printed(printed: Printed) -> None:
-    for text in ("folded = VALUE", "unfolded 41", "It was under a fold.", "solved 41"):
+    for text in ("folded = VALUE", "unfolded 41", "It was under a fold."):
         assert text in printed.words
     assert "Show code" not in printed.words
+
+
+def test_the_book_to_hand_out_has_no_solution(printed: Printed) -> None:
+    assert "Exercise 1 (With code)" in printed.words
+    assert "Solution" not in printed.words and "solved 41" not in printed.words
+
+
+def test_the_solutions_are_a_file_of_their_own_each_below_its_exercise(printed: Printed) -> None:
+    solutions = read(printed.site, name=EDITIONS["solutions"])
+    assert [title for title, _ in headings(solutions.pdf)] == ["A measured page"]
+    exercise, _, solution = solutions.words.partition("Draw Fig. 1 and Theorem 1.")
+    assert "Solutions The sgd_analysis contributors" in exercise
+    assert "Exercise 1 (With code)" in exercise and "Solution" in solution
+    assert "solved 41" in solution and "measured 41" not in solutions.words
+    assert not dead_links(solutions.pdf)
 
 
 def test_references_are_resolved_and_lead_somewhere(printed: Printed) -> None:
@@ -164,11 +181,11 @@ def test_the_file_has_tags_for_screen_readers(printed: Printed) -> None:
 
 def test_a_rebuild_removes_the_file_of_the_book_as_it_was(printed: Printed) -> None:
     root = printed.site.parents[1]
-    assert (printed.site / PDF).exists()
+    assert all((printed.site / name).exists() for name in EDITIONS.values())
     write_package(root, value=42)
     result = build(root)
     assert result.returncode == 0, result.stdout
-    assert not (printed.site / PDF).exists()
+    assert not [name for name in EDITIONS.values() if (printed.site / name).exists()]
 
 
 # The whole book
@@ -189,6 +206,15 @@ def test_the_printed_book_has_every_page_of_the_contents(whole: Printed) -> None
     titles = [re.search(r"^# (.+)$", source, re.M)[1].replace("`", "") for source in sources]  # type: ignore[index]
     printed = [re.sub(r"^\d+\. ", "", title) for title, _ in headings(whole.pdf)]
     assert printed == titles
+
+
+def test_the_printed_solutions_are_those_of_all_exercises(whole: Printed) -> None:
+    text = read(whole.site, name=EDITIONS["solutions"]).text
+    pages = [Page(ROOT / f"{page}.md") for page in LISTED]
+    n_exercises = sum(len(page.named("exercise")) for page in pages)
+    n_solutions = sum(len(page.named("solution", "solution-start")) for page in pages)
+    assert len(re.findall(r"^Exercise \d", text, re.M)) == n_exercises > 30
+    assert len(re.findall(r"^Solution$", text, re.M)) == n_solutions
 
 
 def test_the_printed_book_is_as_long_as_a_book_and_has_no_empty_page(whole: Printed) -> None:

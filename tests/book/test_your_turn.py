@@ -16,15 +16,29 @@ STEP = """
 """
 # By page, what fills each of its holes rightly, in their order.
 RIGHT = {
+    "which-number": ["model.eval()", "model.train()"],
+    "fitting-problem": ["return torch.mean(errors**2)"],
     "gradient-descent": [
         "loss = torch.mean((y - f(w, x)) ** 2)",
         STEP,
         "if loss.item() < epsilon:",
     ],
+    "gradient-norm": [
+        "share = len(points) / len(samples)",
+        "mean_norm += share * w.grad.norm(); mean_gradient += share * w.grad",
+    ],
     "single-samples": [STEP],
     "torch-optim": [
         "optimizer = torch.optim.RMSprop([w], lr=lr)",
         "optimizer.zero_grad(); loss.backward(); optimizer.step()",
+    ],
+    "without-shuffling": [
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=False)",
+        "at_end.append(mse_loss(f(w, t[:, 0]), t[:, 1]).item())",
+    ],
+    "sum-of-losses": [
+        "running_loss += loss.item() * len(x)",
+        "end_loss = torch.nn.functional.mse_loss(f(w, t[:, 0]), t[:, 1]).item()",
     ],
     "mini-batches": [STEP + "    running_loss += loss.item() * len(x)", "running_loss /= len(t)"],
 }
@@ -32,6 +46,20 @@ FIRST, SECOND, THIRD = range(3)
 HOLE = re.compile(r"^ *(?:\w+ = |if )?\.\.\.", re.M)
 # (page, which hole, what is put there instead, what is said)
 WRONG = [
+    ("which-number", FIRST, "pass", "the loss in training mode"),
+    ("which-number", SECOND, "pass", "stays in evaluation mode"),
+    ("which-number", SECOND, "model.train(); model(inputs)", "averages or weights are no longer"),
+    ("which-number", FIRST, "model.eval(); inputs = inputs / 2", "in evaluation mode is 2.3"),
+    ("which-number", FIRST, "model = model.evaluate()", "not yet: AttributeError"),
+    ("fitting-problem", FIRST, "pass", "it returns None"),
+    ("fitting-problem", FIRST, "return errors**2", "it returns 2000 numbers"),
+    ("fitting-problem", FIRST, "return torch.sum(errors**2)", "sum of the squares"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**2) / 2", "half the mean"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**2) ** 0.5", "the root of the mean"),
+    ("fitting-problem", FIRST, "return torch.mean(errors)", "errors of both signs cancel"),
+    ("fitting-problem", FIRST, "return torch.mean(errors.abs())", "square them instead"),
+    ("fitting-problem", FIRST, "return torch.mean(errors**4)", "the mean of the squares is 333.1"),
+    ("fitting-problem", FIRST, "return mean(errors**2)", "not yet: NameError"),
     ("gradient-descent", FIRST, "loss = torch.sum((y - f(w, x)) ** 2)", "sum of the squares; take"),
     ("gradient-descent", SECOND, STEP.replace("-=", "+="), "w went uphill"),
     ("gradient-descent", SECOND, STEP.replace("w.grad.zero_()", "pass"), "still in w.grad"),
@@ -39,6 +67,22 @@ WRONG = [
     ("gradient-descent", SECOND, "pass", "w is what it was"),
     ("gradient-descent", THIRD, "if loss.item() > epsilon:", "it returns 1; stop when"),
     ("gradient-descent", THIRD, "if False:", "it returns None; stop when"),
+    ("gradient-norm", FIRST, "share = batch_size / len(samples)", "has 5 points of 25"),
+    ("gradient-norm", FIRST, "share = 1 / 3", "what share of 25 points"),
+    ("gradient-norm", FIRST, "share = 1", "is the sum of the norms"),
+    ("gradient-norm", SECOND, "pass", "both are still zero"),
+    (
+        "gradient-norm",
+        SECOND,
+        "mean_norm += share * w.grad.norm(); mean_gradient += share * w.grad.norm()",
+        "norms are added to mean_gradient",
+    ),
+    (
+        "gradient-norm",
+        SECOND,
+        "mean_gradient += share * w.grad; mean_norm = mean_gradient.norm()",
+        "take each batch's norm",
+    ),
     ("single-samples", FIRST, STEP.replace("-=", "+="), "the first sample leads to"),
     (
         "single-samples",
@@ -50,6 +94,26 @@ WRONG = [
     ("torch-optim", SECOND, "loss.backward(); optimizer.step()", "is still there in the second"),
     ("torch-optim", SECOND, "pass", "w is what it was"),
     ("torch-optim", FIRST, "pass", "not yet: NameError"),
+    (
+        "without-shuffling",
+        FIRST,
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=True)",
+        "in the samples' given order",
+    ),
+    ("without-shuffling", SECOND, "at_end.append(printed[-1])", "the running loss again"),
+    ("without-shuffling", SECOND, "at_end.append(loss.item())", "are all samples in it"),
+    (
+        "without-shuffling",
+        SECOND,
+        "at_end.append(((f(w, t[:, 0]) - t[:, 1]) ** 2).sum().item())",
+        "a sum over the samples",
+    ),
+    ("without-shuffling", SECOND, "pass", "holds 0 losses"),
+    ("sum-of-losses", FIRST, "running_loss += loss.item()", "what does a batch of five"),
+    ("sum-of-losses", SECOND, "end_loss = ...", "still three dots"),
+    ("sum-of-losses", SECOND, "end_loss = loss.item()", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "end_loss = running_loss", "at which weights, over which points"),
+    ("sum-of-losses", SECOND, "pass", "not yet: NameError"),
     ("mini-batches", FIRST, STEP + "    running_loss += loss.item()", "what does a batch of five"),
     ("mini-batches", SECOND, "running_loss /= len(loader)", "what is it all divided by"),
     ("mini-batches", FIRST, "running_loss += loss.item() * len(x)", "w is what it was"),
@@ -81,7 +145,7 @@ def said_of(page: str, fillings: list[str]) -> str:
     lines, left = [], iter(fillings)
     for line in cell.split("\n"):
         lines.append(indented(line, next(left)) if HOLE.match(line) else line)
-    code = "\n".join(lines).replace("print(check(sgd))", "said = check(sgd)")
+    code = re.sub(r"print\((check\(\w+\))\)", r"said = \1", "\n".join(lines))
     exec(code, names)
     assert next(left, None) is None, "there are fewer holes than fillings"
     return str(names["said"])

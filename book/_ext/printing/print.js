@@ -1,5 +1,6 @@
-// Makes a book for paper of the page that holds all of it: given the names of its parts.
-async (parts) => {
+// Makes a book for paper of the page that holds all of it, given the names of its parts: the "book"
+// without its solutions, or the "solutions", each below its exercise.
+async ([parts, edition]) => {
   const element = (name, className, text) => {
     const made = document.createElement(name);
     made.className = className;
@@ -11,6 +12,15 @@ async (parts) => {
     for (const link of document.querySelectorAll(".headerlink")) link.remove();
     for (const summary of document.querySelectorAll("details > summary")) {
       const folded = summary.parentElement;
+      if (folded.matches(".solution")) {
+        const box = element("div", folded.className, "");
+        box.id = folded.id;
+        box.append(element("p", "admonition-title", summary.textContent));
+        summary.remove();
+        box.append(...folded.childNodes);
+        folded.replaceWith(box);
+        continue;
+      }
       summary.remove();
       folded.replaceWith(...folded.childNodes);
     }
@@ -60,6 +70,26 @@ async (parts) => {
     [landing, ...chapters.flat()].forEach(run);
   };
 
+  const select = () => {
+    if (edition === "book") {
+      for (const solution of document.querySelectorAll(".solution")) solution.remove();
+      return;
+    }
+    document.querySelector(".title-page .title").after(element("p", "subtitle", "Solutions"));
+    for (const chapter of document.querySelectorAll("article > section, .toctree-wrapper > section")) {
+      const kept = chapter.querySelectorAll(".exercise, .solution");
+      if (kept.length) chapter.replaceChildren(chapter.querySelector("h1"), ...kept);
+      else {
+        document.querySelector(`nav [href="#${chapter.id}"]`).remove();
+        chapter.remove();
+      }
+    }
+    for (const part of document.querySelectorAll("nav .part"))
+      if (!part.nextElementSibling?.matches(".entry")) part.remove();
+    for (const link of document.querySelectorAll("article a[href^='#']"))
+      if (!document.getElementById(link.hash.slice(1))) link.replaceWith(...link.childNodes);
+  };
+
   const fit = () => {
     const fitted = "article mjx-container[display='true'], article table, article .sig";
     for (const wide of document.querySelectorAll(fitted)) {
@@ -91,6 +121,7 @@ async (parts) => {
 
   unfold();
   arrange();
+  select();
   document.querySelectorAll("pre").forEach(simplify);
   await MathJax.startup.promise;
   await MathJax.typesetPromise();
