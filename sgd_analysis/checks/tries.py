@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import io
 import linecache
@@ -145,7 +144,11 @@ def _silence() -> Iterator[io.StringIO]:
         What would have been printed.
     """
     printed, start = io.StringIO(), tqdm.__init__
-    tqdm.__init__ = functools.partialmethod(start, disable=True)  # a notebook's bars, too
+
+    def hidden(bar: tqdm, *arguments: Any, **settings: Any) -> None:
+        start(bar, *arguments, **(settings | {"disable": True}))
+
+    tqdm.__init__ = hidden  # a notebook's bars begin here, too
     try:
         with (
             contextlib.redirect_stdout(printed),

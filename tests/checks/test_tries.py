@@ -1,10 +1,10 @@
 import itertools
 import random
-import sys
 
 import numpy as np
 import pytest
 import torch
+import tqdm.notebook
 
 from sgd_analysis import checks
 from sgd_analysis._random_state import RandomStates
@@ -79,10 +79,16 @@ def test_only_the_last_whole_run_prints_and_shows_its_bar(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_bars_of_a_notebook_are_hidden_too():
+    loop = written(DESCENT, STEP="pass")
+    loop.__globals__["tqdm"] = tqdm.notebook.tqdm  # which would raise, or draw a widget
+    assert "does anything call loss.backward()?" in checks.gradient_descent(loop)
+
+
 def test_tqdm_is_what_it_was():
-    start = sys.modules["tqdm"].tqdm.__init__
+    start = tqdm.tqdm.__init__
     checks.gradient_descent(written(DESCENT, STEP="pass"))
-    assert sys.modules["tqdm"].tqdm.__init__ is start
+    assert tqdm.tqdm.__init__ is start
 
 
 @pytest.mark.parametrize(
