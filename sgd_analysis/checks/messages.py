@@ -20,7 +20,7 @@ ENGLISH = {
     # The function cannot be run
     "not_a_function": "give the function itself, without calling it; this is {given!r}",
     "signature": "it should take {names}, in this order ({message})",
-    "hole": "there is still a hole: “...” stands where a value is needed{where}",
+    "hole": "there is still a hole, “...”{where}",
     "no_grad": "the step itself must not be followed by autograd: "
     "put it under torch.no_grad(){where}",
     "no_gradient": "at the step, w.grad is None: loss.backward() comes before it, and w "
@@ -38,8 +38,7 @@ ENGLISH = {
     "only after it?",
     "new_tensor": "w is what it was, though there is a gradient in w.grad: change w itself, as "
     "w -= … does; w = w - … makes another tensor",
-    "no_optimizer_step": "w is what it was: a step needs a gradient; the order is zero_grad(), "
-    "backward(), step()",
+    "no_optimizer_step": "w is what it was; the order is zero_grad(), backward(), step()",
     "uphill": "w went uphill; which sign takes it down?",
     "sum": "that is the sum of the squares; take their mean (its step is {n} times too long)",
     "unsquared": "the differences y - f(w, x) are not squared; take the mean of their squares",
