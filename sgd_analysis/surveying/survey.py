@@ -251,7 +251,7 @@ class Survey:
         return self.between_batch_variance * (n_samples - 1) / (m - 1)
 
     def gradient_noise_scale(self, *, estimate: bool = False) -> float:
-        """Return tr Σ / ‖∇F(w)‖², the batch size at which noise and gradient are of one size.
+        """Return tr Σ / ‖∇F(w)‖²: so many independent draws have as much noise as gradient.
 
         Args:
             estimate: as for `gradient_variance`; unbiased then, too, ∇F being known exactly.
