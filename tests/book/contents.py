@@ -13,6 +13,4 @@ CASEBOOK = "book/casebook"  # a chapter of another kind: many short cases
 CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") and page != CASEBOOK]
 
 # Written before there was a template; a chapter that has all its parts leaves this list.
-BEFORE_THE_TEMPLATE = [
-    "book/torch-optim",
-]
+BEFORE_THE_TEMPLATE: list[str] = []
