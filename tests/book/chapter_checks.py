@@ -10,7 +10,6 @@ from tests.book.page_checks import EXAMPLE, Check, Missing, n_bullets, required
 
 OF_A_CHAPTER: list[Check] = []
 OF_A_DEEP_PAGE: list[Check] = []
-OF_THE_TEMPLATE: list[Check] = []  # and of each chapter that is made from it
 
 NEEDS = re.compile(r"\*\*It needs\*\* .*\. \*\*It runs in\*\* about .* on a CPU\.")
 TAKES = re.compile(r"^\*\*It needs\*\* .* \*\*It takes\*\* about (\w+) minutes to read\. ", re.M)
@@ -109,10 +108,7 @@ def executes_a_solution(page: Page) -> Iterator[Missing]:
         yield Missing("no solution between {solution-start} and {solution-end} has a cell")
 
 
-# Every chapter that is made from the template
-
-
-@required(OF_THE_TEMPLATE, "# Does twice")
+@required(OF_A_CHAPTER, "# Does twice")
 def is_a_chapter_of_its_own(page: Page) -> Iterator[Missing]:
     same = {
         "title": re.search(r"^# .*$", EXAMPLE.text, re.M),
@@ -125,7 +121,7 @@ def is_a_chapter_of_its_own(page: Page) -> Iterator[Missing]:
 
 
 @required(OF_A_DEEP_PAGE, "# Does twice")
-@required(OF_THE_TEMPLATE, "**It takes** about")
+@required(OF_A_CHAPTER, "**It takes** about")
 def keeps_within_its_budget(page: Page) -> Iterator[Missing]:
     words, figures = page.n_words_to_read, sum("figure" in cell.settings for cell in page.cells)
     if words > 2500:
@@ -134,7 +130,7 @@ def keeps_within_its_budget(page: Page) -> Iterator[Missing]:
         yield Missing(f"at most four figures that matter, this page has {figures}")
 
 
-@required(OF_THE_TEMPLATE, "**It takes** about")
+@required(OF_A_CHAPTER, "**It takes** about")
 def says_how_long_it_takes_to_read(page: Page) -> Iterator[Missing]:
     words, found = page.n_words_to_read, TAKES.search(page.text)
     line = page.line_of("**It needs**")
@@ -145,7 +141,7 @@ def says_how_long_it_takes_to_read(page: Page) -> Iterator[Missing]:
         yield Missing(f"{words} words take {minutes} minutes to read, not {found[1]}", line)
 
 
-@required(OF_THE_TEMPLATE, "- {claim}`theorem`")
+@required(OF_A_CHAPTER, "- {claim}`theorem`")
 def says_of_each_take_away_what_kind_of_claim_it_is(page: Page) -> Iterator[Missing]:
     for bullet in re.findall(r"^- .*$", page.section("Take-away") or "", re.M):
         if not bullet.startswith("- {claim}`"):
@@ -155,7 +151,7 @@ def says_of_each_take_away_what_kind_of_claim_it_is(page: Page) -> Iterator[Miss
             yield Missing(f"{what}: “{bullet[:60]}”", page.line_of(bullet))
 
 
-@required(OF_THE_TEMPLATE, ":::{exercise} Your turn")
+@required(OF_A_CHAPTER, ":::{exercise} Your turn")
 def lets_the_reader_write_a_line_of_the_loop(page: Page) -> Iterator[Missing]:
     turn = next((box for box in page.named("exercise") if box.argument == "Your turn"), None)
     if not turn:
@@ -168,7 +164,7 @@ def lets_the_reader_write_a_line_of_the_loop(page: Page) -> Iterator[Missing]:
         yield Missing("the reader's cell should print what check(…) says", after.line)
 
 
-@required(OF_THE_TEMPLATE, "loss.backward()")
+@required(OF_A_CHAPTER, "loss.backward()")
 def writes_out_the_loop_before_train_stands_in_for_it(page: Page) -> Iterator[Missing]:
     shown = [cell for cell in page.cells if not re.search("hide-input|remove-cell", cell.tags)]
     loop = next((cell for cell in shown if ".backward()" in cell.content), None)
@@ -179,7 +175,7 @@ def writes_out_the_loop_before_train_stands_in_for_it(page: Page) -> Iterator[Mi
         yield Missing("train(…) is called before the loop has been written out", library.line)
 
 
-@required(OF_THE_TEMPLATE, "## One weight first")
+@required(OF_A_CHAPTER, "## One weight first")
 def shows_the_idea_on_one_weight_and_reads_its_plot(page: Page) -> Iterator[Missing]:
     order = ["Predict", "One weight first", "Measure", "Read", "Break it"]
     starts = [line for part in order if (line := page.line_of(f"\n## {part}"))]
@@ -190,7 +186,7 @@ def shows_the_idea_on_one_weight_and_reads_its_plot(page: Page) -> Iterator[Miss
         yield Missing(f"the sections should come in this order: {', '.join(order)}", min(starts))
 
 
-@required(OF_THE_TEMPLATE, ":::{prf:theorem}")
+@required(OF_A_CHAPTER, ":::{prf:theorem}")
 def states_a_theorem_and_proves_it(page: Page) -> Iterator[Missing]:
     statements = [box for box in page.blocks if re.match("prf:(?!proof)", box.name)]
     if not statements:
@@ -203,13 +199,13 @@ def states_a_theorem_and_proves_it(page: Page) -> Iterator[Missing]:
             yield Missing("a box “Proof” is folded: it lacks :class: dropdown", proof.line)
 
 
-@required(OF_THE_TEMPLATE, "assert measured == predicted")
+@required(OF_A_CHAPTER, "assert measured == predicted")
 def asserts_what_it_says(page: Page) -> Iterator[Missing]:
     if not any(re.search(r"^assert ", cell.content, re.M) for cell in page.cells):
         yield Missing("no cell asserts a number of the take-away")
 
 
-@required(OF_THE_TEMPLATE, ":::{solution-start} ex-template-code")
+@required(OF_A_CHAPTER, ":::{solution-start} ex-template-code")
 def executes_every_solution(page: Page) -> Iterator[Missing]:
     solutions = re.findall(r"\{solution-start\} (\S+)(.*?)\{solution-end\}", page.text, re.S)
     executed = {label for label, text in solutions if "{code-cell}" in text}

@@ -11,6 +11,3 @@ LISTED = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
 NUMBERED = [page for part, pages in PARTS if part.get("numbered") for page in pages]
 CASEBOOK = "book/casebook"  # a chapter of another kind: many short cases
 CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") and page != CASEBOOK]
-
-# Written before there was a template; a chapter that has all its parts leaves this list.
-BEFORE_THE_TEMPLATE: list[str] = []

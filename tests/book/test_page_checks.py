@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.book.chapter_checks import OF_A_CHAPTER, OF_THE_TEMPLATE
+from tests.book.chapter_checks import OF_A_CHAPTER
 from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check, labels_of_all_pages
 from tests.book.test_pages import not_documented, not_in_contents, wrongly_numbered
 
-CHECKS = {str(check): check for check in [*OF_A_PAGE, *OF_A_CHAPTER, *OF_THE_TEMPLATE]}
+CHECKS = {str(check): check for check in [*OF_A_PAGE, *OF_A_CHAPTER]}
 
 DRAWN = "```{code-cell}\n---\nmystnb:\n  figure:\n    name: fig-drawn\n---\n```\n\n"
 # (check, what is taken away from a copy of the template, what is put in its place, what is said)

@@ -12,18 +12,15 @@ import pytest
 import sgd_analysis
 from book._ext.book_names import TEMPLATE
 from tests.book import contents
-from tests.book.chapter_checks import OF_A_CHAPTER, OF_A_DEEP_PAGE, OF_THE_TEMPLATE
+from tests.book.chapter_checks import OF_A_CHAPTER, OF_A_DEEP_PAGE
 from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check
 
 ROOT = contents.ROOT
 BOOK = ROOT / "book"
-ALL_CHECKS = [*OF_A_PAGE, *OF_A_CHAPTER, *OF_THE_TEMPLATE]
+ALL_CHECKS = [*OF_A_PAGE, *OF_A_CHAPTER]
 
 CHAPTERS = [page for page in PAGES if str(page).removesuffix(".md") in contents.CHAPTERS]
-FROM_TEMPLATE = [
-    page for page in CHAPTERS if str(page).removesuffix(".md") not in contents.BEFORE_THE_TEMPLATE
-]
 
 
 def each(name: str, values: Iterable[object]) -> pytest.MarkDecorator:
@@ -154,10 +151,4 @@ def test_a_deep_page(page: Page, check: Check) -> None:
 @each("check", OF_A_CHAPTER)
 @each("page", [*CHAPTERS, EXAMPLE])
 def test_a_chapter(page: Page, check: Check) -> None:
-    fail_with(check.complaints(page))
-
-
-@each("check", OF_THE_TEMPLATE)
-@each("page", [*FROM_TEMPLATE, EXAMPLE])
-def test_a_chapter_made_from_the_template(page: Page, check: Check) -> None:
     fail_with(check.complaints(page))

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from playwright.sync_api import Browser
 
+from book._ext.book_names import EDITIONS
 from tests.book.contents import LISTED, ROOT
 from tests.book.small_books import BIBLIOGRAPHY, build, make_book, site_pages
 
@@ -176,15 +177,15 @@ def weight(folder: Path) -> int:
 
 
 def own_files(site: Path, page: str) -> set[Path]:
-    """A page, its pictures and the notebook that it offers."""
+    """A page, its pictures and the notebooks that it offers."""
     html = site / f"{page}.html"
     sources = re.findall(r'<img [^>]*src="([^"]+)"', html.read_text(encoding="utf-8"))
     files = {(html.parent / source).resolve() for source in sources}
-    notebook = site / "_sources" / f"{page}.ipynb"
-    return {html.resolve(), *files, *([notebook.resolve()] if notebook.exists() else ())}
+    notebooks = (site / "_sources" / f"{page}{suffix}.ipynb" for suffix in ("", "-solved"))
+    return {html.resolve(), *files, *(path.resolve() for path in notebooks if path.exists())}
 
 
-def test_a_page_with_its_figures_and_its_notebook_is_under_a_megabyte_and_a_half(
+def test_a_page_with_its_figures_and_its_notebooks_is_under_a_megabyte_and_a_half(
     site: Path,
 ) -> None:
     weights = {page: sum(f.stat().st_size for f in own_files(site, page)) for page in LISTED}
@@ -193,4 +194,7 @@ def test_a_page_with_its_figures_and_its_notebook_is_under_a_megabyte_and_a_half
 
 
 def test_the_whole_site_is_under_twenty_megabytes(site: Path) -> None:
-    assert weight(site) < 20 * MEGABYTE
+    on_paper = [site / name for name in EDITIONS.values()]  # the same once more, if it was printed
+    printed = sum(path.stat().st_size for path in on_paper if path.exists())
+    assert weight(site) - printed < 20 * MEGABYTE
+    assert printed < 6 * MEGABYTE
