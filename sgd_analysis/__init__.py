@@ -46,7 +46,8 @@ What least squares will do, before it runs
                                                       second_moment_operator
     Does a typical run converge beyond it?            lyapunov_exponents, LyapunovExponents
 
-`sgd_analysis.figures`, which needs matplotlib, draws medians with bands and stopping epochs.
+`sgd_analysis.figures`, which needs matplotlib, draws medians with bands and stopping epochs;
+`sgd_analysis.checks` tells what is still wrong with a training loop written as an exercise.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import sgd_analysis
-from sgd_analysis import figures, stopping
+from sgd_analysis import checks, figures, stopping
 from sgd_analysis.surveying import measures
 
 INIT = "sgd_analysis/__init__.py"
@@ -15,6 +15,7 @@ NAMES |= {
     for name, drawn in inspect.getmembers(figures, inspect.isfunction)
     if drawn.__module__ == figures.__name__
 }
+NAMES |= {f"checks.{name}": getattr(checks, name) for name in checks.__all__}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -39,18 +39,21 @@ def blank(cell: Cell) -> Cell:
 def to_do(cells: list[Cell]) -> Iterator[Cell]:
     """Yield a page's cells as one meets them: nothing has been run, and no solution is there.
 
-    Where a solution has code, there is a cell for the reader's own.
+    Where a solution has code, there is a cell for the reader's own, unless the exercise gives one.
     """
-    asked = False
+    to_write = True
     for solves, cell in parts(cells):
         code = cell["cell_type"] == "code"
         if solves:
-            if code and not asked:
+            if code and to_write:
                 yield blank(cell) | {"metadata": {}, "source": ANSWER}
-            asked = asked or code
-            continue
-        asked = False
-        yield blank(cell) if code else cell | {"source": without_boxes(cell["source"])}
+            to_write = to_write and not code
+        elif code:
+            to_write = False
+            yield blank(cell)
+        else:
+            to_write = to_write or ":::{exercise}" in cell["source"]
+            yield cell | {"source": without_boxes(cell["source"])}
 
 
 def without_boxes(text: str) -> str:

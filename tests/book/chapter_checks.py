@@ -160,8 +160,9 @@ def lets_the_reader_write_a_line_of_the_loop(page: Page) -> Iterator[Missing]:
     after = next((cell for cell in page.cells if cell.line > turn.line), None)
     if not after or not re.search(r"^\s*\.\.\.", after.content, re.M):
         yield Missing("no cell with … as three dots in a line after “Your turn”", turn.line)
-    elif "check(" not in after.content:
-        yield Missing("the reader's cell should print what check(…) says", after.line)
+    elif not re.search(r"\b(?:check|checks\.\w+)\(", after.content):
+        what = "the reader's cell should print what check(…) says, or one of sgd_analysis.checks"
+        yield Missing(what, after.line)
 
 
 @required(OF_A_CHAPTER, "loss.backward()")

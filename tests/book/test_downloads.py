@@ -195,6 +195,13 @@ def test_a_notebook_to_do_has_no_solution_and_nothing_has_been_run() -> None:
     assert cells[-1]["metadata"] == {"tags": ["hide-input"]}
 
 
+def test_a_notebook_to_do_has_no_second_cell_where_the_exercise_gives_one() -> None:
+    begins = markdown(f"{BEGINS}\n\nLike this:")
+    cells = [markdown(EXERCISE), code("draw(...)"), begins, *SOLVED_CELLS[1:]]
+    sources = [cell["source"] for cell in solutions.to_do(cells) if cell["source"]]
+    assert sources == [EXERCISE, "draw(...)", "On.", "go_on()"]
+
+
 def test_the_solutions_have_their_exercises_and_nothing_else() -> None:
     cells = [cell["source"] for cell in solutions.exercises_and_solutions(SOLVED_CELLS)]
     assert [source for source in cells if source] == [

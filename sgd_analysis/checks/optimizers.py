@@ -1,0 +1,132 @@
+"""Steps that an optimizer makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import SGD, Adam, Optimizer, RMSprop
+
+from sgd_analysis.checks.messages import NotYet, Said, told
+from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES, STEP_SIZE, Vector
+from sgd_analysis.checks.rules import require_rule, require_stop
+from sgd_analysis.checks.steps import (
+    Step,
+    close,
+    elsewhere,
+    require_count,
+    require_shuffled,
+    steps_of,
+    two_epochs,
+)
+from sgd_analysis.checks.tries import Loop, require_signature
+
+Method = Callable[..., Optimizer]
+_COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}
+
+
+def optimizer_step(sgd: Loop, method: Method = RMSprop) -> str:
+    """Tell whether an optimizer makes the steps of a loop over mini-batches, or what is wrong.
+
+    Args:
+        sgd: takes f, w, t, lr, epsilon, nepoch, minibatch, as `mini_batches` says. Returns the
+            epoch, counted from one, whose last batch's loss, before its step, is the first below
+            epsilon; None if none is.
+        method: a class of `torch.optim`, called with the weights and lr.
+
+    Returns:
+        A sentence that begins with "right" or with "not yet".
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import DataLoader
+        >>> from sgd_analysis import checks
+        >>> def sgd(f, w, t, lr, epsilon, nepoch, minibatch):
+        ...     optimizer = torch.optim.Adam([w], lr=lr)
+        ...     loader = DataLoader(t, batch_size=minibatch, shuffle=True)
+        ...     for epoch in range(1, nepoch + 1):
+        ...         for batch in loader:
+        ...             optimizer.zero_grad()
+        ...             loss = torch.nn.functional.mse_loss(f(w, batch[:, 0]), batch[:, 1])
+        ...             loss.backward()
+        ...             optimizer.step()
+        ...         if loss.item() < epsilon:
+        ...             return epoch
+        >>> checks.optimizer_step(sgd)
+        'not yet: that is a step of Adam, and RMSprop was asked for'
+        >>> checks.optimizer_step(sgd, torch.optim.Adam)
+        'right'
+    """
+    return told(lambda loop: _optimizer_step(loop, method), sgd)
+
+
+def _optimizer_step(sgd: Loop, method: Method) -> Said:
+    require_signature(sgd, "f, w, t, lr, epsilon, nepoch, minibatch")
+    n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
+    trial = two_epochs(sgd, calls=n_batches, settings=size)
+    require_shuffled(trial)
+    steps = steps_of(trial)
+    if not steps:
+        raise NotYet("no_optimizer_step")
+    require_count(trial, steps, n_batches, "batch")
+    _require_method(steps, method)
+    require_stop(sgd, *size, calls=n_batches)
+    require_rule(sgd, *size, calls=n_batches, names=_COMPARED)
+    return Said("right")
+
+
+def _require_method(steps: list[Step], method: Method) -> None:
+    """Refuse steps that are not those of the method, with the gradient of each batch alone.
+
+    Raises:
+        NotYet: if one is not.
+    """
+    gradients = [step.gradients()[-1] for step in steps]
+    expected = _replayed(method, steps, gradients)
+    wrong = next((k for k, step in enumerate(steps) if not _leads(step, expected[k])), None)
+    if wrong is None:
+        return
+    name = _name(method)
+    if _same(steps, _replayed(method, steps, np.cumsum(gradients, axis=0))):
+        raise NotYet("kept")
+    epoch = len(steps) // 2
+    anew = [
+        weights
+        for part in (slice(epoch), slice(epoch, None))
+        for weights in _replayed(method, steps[part], gradients[part])
+    ]
+    if _same(steps, anew):
+        raise NotYet("fresh")
+    for other in (SGD, RMSprop, Adam):
+        if _same(steps[:1], _replayed(other, steps[:1], gradients[:1])):
+            if _name(other) != name:
+                raise NotYet("other_method", found=_name(other), wanted=name)
+    of_method = Said("of_method", method=name)
+    raise NotYet(elsewhere(steps[wrong], wrong + 1, expected[wrong], of_method))
+
+
+def _replayed(method: Method, steps: list[Step], gradients: Any) -> list[Vector]:
+    """Return where the method leads from the weights before each step, with these gradients."""
+    w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer, ends = method([w], lr=STEP_SIZE), []
+    for step, gradient in zip(steps, gradients, strict=True):
+        with torch.no_grad():
+            w.copy_(torch.from_numpy(step.before))
+        w.grad = torch.tensor(gradient)
+        optimizer.step()
+        ends.append(w.detach().numpy().copy())
+    return ends
+
+
+def _same(steps: list[Step], ends: list[Vector]) -> bool:
+    return all(map(_leads, steps, ends))
+
+
+def _leads(step: Step, end: Vector) -> bool:
+    return close(step.moved, end - step.before)
+
+
+def _name(method: Method) -> str:
+    return getattr(method, "__name__", str(method))

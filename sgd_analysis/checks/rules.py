@@ -1,0 +1,104 @@
+"""What a loop compares with epsilon: no loop says it, so thresholds are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sgd_analysis.checks.messages import NotYet, Said
+from sgd_analysis.checks.points import BELOW_ALL, FEW, STEP_SIZE, loss_at
+from sgd_analysis.checks.steps import steps_of
+from sgd_analysis.checks.tries import Loop, Try, try_loop
+
+
+def require_stop(loop: Loop, *settings: float, calls: int) -> None:
+    """Refuse a loop that does not return 1 where its first loss is below epsilon, or only there.
+
+    Args:
+        loop: takes f, w, t, a step size, epsilon, a number of epochs, and the settings.
+        settings: what comes after these.
+        calls: how many calls of f make an epoch.
+
+    Raises:
+        NotYet: if it stops at once, or never, or returns something else.
+    """
+
+    def trial(epsilon: float) -> Try:
+        return try_loop(loop, FEW, STEP_SIZE, epsilon, 2, *settings, calls=2 * calls)
+
+    above = trial(BELOW_ALL)
+    if above.returned is not None:
+        key = "stops_at_once" if len(steps_of(above)) <= calls else "gives_up"
+        raise NotYet(key, epoch=1, returned=repr(above.returned))
+    below = trial(-BELOW_ALL)
+    if len(steps_of(below)) > calls:
+        raise NotYet("never_stops")
+    if below.returned is None:
+        raise NotYet("returns_nothing")
+    epoch = epoch_in(below.returned)
+    if epoch != 1:
+        raise NotYet("from_zero" if epoch == 0 else "returns", returned=repr(below.returned))
+
+
+def require_rule(loop: Loop, *settings: float, calls: int, names: Mapping[str, str]) -> None:
+    """Refuse a loop that compares another number with epsilon than it should.
+
+    Args:
+        loop: as for `require_stop`, which it has passed.
+        settings: what it is given after the number of epochs.
+        calls: how many calls of f make an epoch.
+        names: numbers of an epoch, as `_numbers` calls them, and what a message calls them; the
+            first is what should be compared.
+
+    Raises:
+        NotYet: if it is another one.
+    """
+
+    def trial(epsilon: float) -> Try:
+        return try_loop(loop, FEW, STEP_SIZE, epsilon, 1, *settings, calls=calls)
+
+    def compares(number: float) -> bool:
+        above, below = (trial(factor * number).returned for factor in (1.001, 0.999))
+        return above is not None and below is None
+
+    numbers = _numbers(trial(BELOW_ALL))
+    found = next((name for name in names if compares(numbers[name])), None)
+    wanted = next(iter(names))
+    if found is None:
+        raise NotYet("other_rule", wanted=Said(names[wanted]), value=numbers[wanted])
+    if found != wanted:
+        raise NotYet("rule", found=Said(names[found]), wanted=Said(names[wanted]))
+
+
+def epoch_in(returned: Any) -> int | None:
+    """Return what a loop has returned as a number, if it is a whole one."""
+    if isinstance(returned, Tensor | np.ndarray | np.generic) and returned.size == 1:
+        returned = returned.item()
+    return (
+        int(returned) if isinstance(returned, int | float) and returned == int(returned) else None
+    )
+
+
+def _numbers(trial: Try) -> dict[str, float]:
+    """Return what an epoch of so many steps may be summed up by."""
+    steps = steps_of(trial)
+    batches = [min(step.asked, key=len) for step in steps]  # it may look at all points, too
+    losses = np.array([loss_at(s.before, b) for s, b in zip(steps, batches, strict=True)])
+    sizes = np.array([len(batch) for batch in batches])
+    n = sizes.sum()
+    return {
+        "running": losses @ sizes / n,
+        "unweighted": losses.mean(),
+        "undivided": losses @ sizes,
+        "sum_of_means": losses.sum(),
+        "by_batches": losses @ sizes / len(losses),
+        "by_samples": losses.sum() / n,
+        "only_last": losses[-1] * sizes[-1] / n,
+        "last": losses[-1],
+        "after": loss_at(trial.weights, batches[-1]),
+        "root": float(np.sqrt(losses[-1])),
+        "at_end": loss_at(trial.weights),
+    }

@@ -1,0 +1,74 @@
+"""Mini-batches of a loader that shuffles."""
+
+from __future__ import annotations
+
+from sgd_analysis.checks.descent import whole_run
+from sgd_analysis.checks.messages import Said, told
+from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES
+from sgd_analysis.checks.rules import require_rule, require_stop
+from sgd_analysis.checks.steps import (
+    require_count,
+    require_descent,
+    require_movement,
+    require_shuffled,
+    steps_of,
+    two_epochs,
+)
+from sgd_analysis.checks.tries import Loop, require_signature
+
+_SUMS = (
+    "running",
+    "unweighted",
+    "undivided",
+    "sum_of_means",
+    "by_batches",
+    "by_samples",
+    "only_last",
+    "at_end",
+)
+_COMPARED = {name: name for name in _SUMS} | {"last": "last_batch"}
+
+
+def mini_batches(sgd: Loop) -> str:
+    """Tell whether a loop makes a step on each mini-batch, or what is wrong.
+
+    Its batches, steps and rule are tried on 25 points, of which the last batch has only five; then
+    the whole of it on the source notebook's 2000 points, with its step size 0.0002 and its
+    threshold 0.1.
+
+    Args:
+        sgd: takes f, w, t, eta, epsilon, nepoch, minibatch: as `gradient_descent` says, and the
+            size of a batch. Returns the epoch, counted from one, whose running loss is the first
+            below epsilon: the mean over all samples of the batches' losses, each before its step.
+
+    Returns:
+        A sentence that begins with "right" or with "not yet".
+
+    Example:
+        >>> import torch
+        >>> from sgd_analysis import checks
+        >>> def sgd(f, w, t, eta, epsilon, nepoch, minibatch):
+        ...     for epoch in range(1, nepoch + 1):
+        ...         for batch in t.split(minibatch):
+        ...             loss = torch.nn.functional.mse_loss(f(w, batch[:, 0]), batch[:, 1])
+        ...             loss.backward()
+        ...             w.data -= eta * w.grad
+        ...             w.grad.zero_()
+        >>> checks.mini_batches(sgd)
+        'not yet: the points come in the order of t: shuffle=True is missing'
+    """
+    return told(_mini_batches, sgd)
+
+
+def _mini_batches(sgd: Loop) -> Said:
+    require_signature(sgd, "f, w, t, eta, epsilon, nepoch, minibatch")
+    n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
+    trial = two_epochs(sgd, calls=n_batches, settings=size)
+    require_shuffled(trial)
+    require_movement(trial)
+    steps = steps_of(trial)
+    require_count(trial, steps, n_batches, "batch")
+    require_descent(steps)
+    require_stop(sgd, *size, calls=n_batches)
+    require_rule(sgd, *size, calls=n_batches, names=_COMPARED)
+    return whole_run(sgd, 0.0002, 0.1, 50, BATCH_SIZE, calls=10_000, expected=48, spread=1)

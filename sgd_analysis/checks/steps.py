@@ -1,0 +1,226 @@
+"""The steps of a loop, seen from how f is called, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from sgd_analysis.checks.messages import NotYet, Said
+from sgd_analysis.checks.points import (
+    BATCH_SIZES,
+    BELOW_ALL,
+    FEW,
+    STEP_SIZE,
+    Places,
+    Vector,
+    gradient_at,
+    places_of,
+    unsquared_gradients,
+)
+from sgd_analysis.checks.tries import Loop, Try, try_loop
+
+
+@dataclass(frozen=True)
+class Step:
+    """A movement of w, and the places in `FEW` of what f was asked for since the last one."""
+
+    before: Vector
+    after: Vector
+    asked: list[Places]
+
+    @property
+    def moved(self) -> Vector:
+        """By how much w changes, (3,)."""
+        return self.after - self.before
+
+    def gradients(self) -> list[Vector]:
+        """Return the gradient of the mean loss, (3,) for each thing that was asked for."""
+        return [gradient_at(self.before, places) for places in self.asked]
+
+
+def places_asked(trial: Try) -> list[Places]:
+    """Return, call by call, the places in `FEW` of the inputs that f was asked for.
+
+    Args:
+        trial: a loop's try with these points.
+
+    Returns:
+        An array for each call.
+
+    Raises:
+        NotYet: if there is no call, or one with other inputs.
+    """
+    if not trial.calls:
+        raise NotYet("never_asked")
+    found = []
+    for call in trial.calls:
+        places = places_of(call.inputs)
+        if places is None:
+            raise NotYet("other_inputs")
+        found.append(places)
+    return found
+
+
+def steps_of(trial: Try) -> list[Step]:
+    """Return the movements of w; calls of f between which it stays belong to one."""
+    pairs = zip(trial.calls, places_asked(trial), strict=True)
+    groups = [
+        (np.array(weights), [places for _, places in group])
+        for weights, group in groupby(pairs, lambda pair: tuple(pair[0].weights))
+    ]
+    ends = [*(weights for weights, _ in groups[1:]), trial.weights]
+    return [
+        Step(before, after, asked)
+        for (before, asked), after in zip(groups, ends, strict=True)
+        if (before != after).any()
+    ]
+
+
+def two_epochs(loop: Loop, *, calls: int, settings: Sequence[float] = ()) -> Try:
+    """Return a try of two epochs that nothing should end before."""
+    trial = try_loop(loop, FEW, STEP_SIZE, BELOW_ALL, 2, *settings, calls=2 * calls)
+    places_asked(trial)
+    return trial
+
+
+def require_movement(trial: Try) -> None:
+    """Refuse a try that leaves w where it was.
+
+    Args:
+        trial: of a loop that makes its steps by hand.
+
+    Raises:
+        NotYet: if it does, with what w.grad tells of the reason.
+    """
+    if not trial.weights.any():
+        if trial.gradient is None:
+            raise NotYet("no_backward")
+        raise NotYet("new_tensor" if trial.gradient.any() else "no_step")
+
+
+def require_count(trial: Try, steps: list[Step], an_epoch: int, what: str) -> None:
+    """Refuse a try of two epochs that has not made so many steps in each.
+
+    Args:
+        trial: what it has done.
+        steps: its steps.
+        an_epoch: how many steps each epoch should have made.
+        what: the key of what a step belongs to.
+
+    Raises:
+        NotYet: if there are more or fewer.
+    """
+    if len(steps) == 2 * an_epoch:
+        return
+    if len(steps) == an_epoch and trial.returned is not None:
+        raise NotYet("stops_at_once", epoch=1)
+    if an_epoch > 1 and len(steps) == 2:
+        raise NotYet("once", what=Said(what))
+    if len(steps) == 2 * an_epoch - 1 and len(steps[0].asked) > 1:
+        raise NotYet("late", what=Said(what))
+    raise NotYet("n_steps", epochs=2, expected=2 * an_epoch, made=len(steps))
+
+
+def require_descent(steps: list[Step]) -> None:
+    """Refuse steps that are not the step size times the gradient of the mean.
+
+    Args:
+        steps: those of a try, the first one first.
+
+    Raises:
+        NotYet: if one of them is not.
+    """
+    earlier = np.zeros(3)  # the sum of the gradients of the steps before
+    for number, step in enumerate(steps, 1):
+        gradients = step.gradients()
+        right = [g for g in gradients if close(step.moved, -STEP_SIZE * g)]
+        if not right:
+            raise NotYet(_wrong_step(step, number, gradients, earlier))
+        earlier += right[0]
+
+
+def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vector) -> Said:
+    for gradient, places in zip(gradients, step.asked, strict=True):
+        expected = -STEP_SIZE * gradient
+        if number > 1 and close(step.moved, expected - STEP_SIZE * earlier):
+            return Said("kept")
+        if any(
+            close(step.moved, -STEP_SIZE * other)
+            for other in unsquared_gradients(step.before, places)
+        ):
+            return Said("unsquared")
+        ratio = float(step.moved @ expected / (expected @ expected))
+        if close(step.moved, ratio * expected):
+            return _wrong_length(ratio, len(places))
+    return elsewhere(
+        step, number, step.before - STEP_SIZE * gradients[-1], Said("of_gradient_descent")
+    )
+
+
+def _wrong_length(ratio: float, n: int) -> Said:
+    if abs(ratio / n - 1) < 0.01:
+        return Said("sum", n=n)
+    if abs(ratio * STEP_SIZE - 1) < 0.01:
+        return Said("no_eta")
+    return Said("uphill") if ratio < 0 else Said("length", ratio=ratio)
+
+
+def elsewhere(step: Step, number: int, expected: Vector, of_what: Said) -> Said:
+    """Return where a step should have led, and where it has, in words."""
+    before, right, after = (
+        f"({', '.join(f'{w:.4g}' for w in weights)})"
+        for weights in (step.before, expected, step.after)
+    )
+    where = {"before": before, "expected": right, "after": after}
+    return Said("elsewhere", step=of_what, number=number, **where)
+
+
+def close(one: Vector, other: Vector) -> bool:
+    """Return whether two movements are equal, but for rounding in single precision."""
+    return bool(np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other) + 2e-6)
+
+
+def batches_of(trial: Try) -> list[list[Places]]:
+    """Return the batches of each epoch of a try.
+
+    Args:
+        trial: of two epochs, or of one if it has stopped too early.
+
+    Returns:
+        For each epoch, the places in `FEW` of each of its batches.
+
+    Raises:
+        NotYet: if they have other sizes than a loader's.
+    """
+    asked = [places for places in places_asked(trial) if len(places) < len(FEW)]
+    sizes = [len(places) for places in asked]
+    half = len(asked) // 2
+    if sizes not in (2 * BATCH_SIZES, BATCH_SIZES):  # one epoch only is told of elsewhere
+        raise NotYet("batch_sizes", sizes=_words(sizes[: half or 1]) if sizes else len(FEW))
+    return [asked[:half], asked[half:]] if len(sizes) == 6 else [asked]
+
+
+def require_shuffled(trial: Try) -> None:
+    """Refuse batches that leave out a point, or that always come in the same order.
+
+    Args:
+        trial: of two epochs, or of one if it has stopped too early.
+
+    Raises:
+        NotYet: if they do.
+    """
+    orders = [np.concatenate(batches) for batches in batches_of(trial)]
+    for order in orders:
+        if sorted(order) != [*range(len(FEW))]:
+            raise NotYet("not_each_once")
+        if sorted(order) == [*order]:
+            raise NotYet("unshuffled")
+    if len(orders) == 2 and (orders[0] == orders[1]).all():
+        raise NotYet("same_order")
+
+
+def _words(sizes: Iterable[int]) -> str:
+    return ", ".join(map(str, sizes))

@@ -1,0 +1,121 @@
+"""The worksheet can be done from the page alone, without a look at its solutions."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.book.contents import ROOT
+from tests.book.markup import Block, Page, blocks
+from tests.book.test_your_turn import HOLE, STEP, indented
+
+PAGE = Page(ROOT / "book/worksheet.md")
+SOLUTION = re.compile(r"^:::\{solution-start\}.*?^:::\{solution-end\}\n:::$", re.M | re.S)
+CHECKED = re.compile(r"^(?:print\(|said = )checks\.(\w+)\(", re.M)
+RUNNING = "    running_loss += loss.item() * len(x)"
+SHOW = """
+    for j, (x, y) in enumerate(batch):
+        print(i, j, x, y)
+"""
+# What fills the holes of each step rightly, in their order, in the order of the steps.
+RIGHT = {
+    "one_sample_at_a_time": ["loss = (y - f(w, x)) ** 2", STEP],
+    "gradient_descent": [
+        "loss = torch.mean((y - f(w, x)) ** 2)",
+        STEP,
+        "if loss.item() < epsilon:",
+    ],
+    "ready_made_loss": ["criterion = torch.nn.MSELoss()", "loss = criterion(f(w, x), y)", STEP],
+    "printed_batches": [SHOW],
+    "mini_batches": [
+        "loader = DataLoader(t, batch_size=minibatch, shuffle=True)",
+        STEP + RUNNING,
+        "running_loss /= len(t)",
+    ],
+    "optimizer_step": [
+        "optimizer = torch.optim.RMSprop([w], lr=lr)",
+        "optimizer.zero_grad(); loss.backward(); optimizer.step()",
+    ],
+}
+FIRST, SECOND, THIRD = range(3)
+# (step, which hole, what is put there instead, what is said)
+WRONG = [
+    ("one_sample_at_a_time", FIRST, "loss = y - f(w, x)", "are not squared"),
+    ("one_sample_at_a_time", SECOND, STEP.replace("zero_()", "sum()"), "still in w.grad; clear"),
+    ("gradient_descent", FIRST, "loss = torch.sum((y - f(w, x)) ** 2)", "sum of the squares; take"),
+    ("gradient_descent", SECOND, STEP.replace("-=", "+="), "w went uphill"),
+    ("gradient_descent", THIRD, "if loss.item() > epsilon:", "it stops after epoch 1"),
+    ("ready_made_loss", FIRST, "criterion = torch.nn.L1Loss()", "are not squared"),
+    ("ready_made_loss", SECOND, "loss = torch.mean((y - f(w, x)) ** 2)", "MSELoss was not asked"),
+    ("printed_batches", FIRST, "print(i, batch)", "this one has 3: 0 tensor("),
+    ("mini_batches", FIRST, "loader = DataLoader(t, batch_size=minibatch)", "shuffle=True is"),
+    ("mini_batches", SECOND, STEP + "    running_loss += loss.item()", "weigh each by its size"),
+    ("mini_batches", THIRD, "running_loss /= len(loader)", "divide it by the number of samples"),
+    ("optimizer_step", FIRST, "optimizer = torch.optim.Adam([w], lr=lr)", "a step of Adam"),
+    ("optimizer_step", SECOND, "loss.backward(); optimizer.step()", "still in w.grad"),
+]
+
+
+def unsolved() -> list[Block]:
+    """The cells of the page without its solutions."""
+    return [block for block in blocks(SOLUTION.sub("", PAGE.text)) if block.name == "code-cell"]
+
+
+def code_of(cell: Block) -> str:
+    code = re.sub(r"\A---\n.*?^---\n|^:tags:.*$", "", cell.content, flags=re.M | re.S)
+    return code.replace("from myst_nb import glue\n", "")
+
+
+STEPS = {found[1]: code_of(cell) for cell in unsolved() if (found := CHECKED.search(cell.content))}
+
+
+def said_of(step: str, fillings: list[str]) -> str:
+    """Return what the check of a step says, with the holes of its cell filled."""
+    names: dict[str, Any] = {}
+    for cell in unsolved()[:2]:  # the imports and the data
+        exec(code_of(cell), names)
+    lines, left = [], iter(fillings)
+    for line in STEPS[step].split("\n"):
+        lines.append(indented(line, next(left)) if HOLE.match(line) else line)
+    exec(re.sub(r"^print\((checks.*)\)$", r"said = \1", "\n".join(lines), flags=re.M), names)
+    assert next(left, None) is None, "there are fewer holes than fillings"
+    return str(names["said"])
+
+
+def test_the_steps_have_the_order_of_the_source_notebook() -> None:
+    assert [*STEPS] == [*RIGHT]
+
+
+def test_no_cell_needs_what_only_a_solution_defines(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for cell in unsolved():
+        exec(code_of(cell), names)
+    answers = re.findall(r"^(?:not yet|right): .*$", capsys.readouterr().out, re.M)
+    assert len(answers) == len(RIGHT) and all(said.startswith("not yet") for said in answers)
+
+
+def test_every_step_and_question_has_a_solution_and_leads_to_a_chapter() -> None:
+    exercises = [block.options["label"] for block in PAGE.named("exercise")]
+    solved = [block.argument for block in PAGE.named("solution-start")]
+    assert exercises == solved and len(exercises) == len(RIGHT) + 1 + 3
+    steps, questions = PAGE.headings[:-1], SOLUTION.findall(PAGE.section("Three questions") or "")
+    for text in [*(PAGE.section(step) or "" for step in steps), *questions]:
+        assert re.search(r"\]\([\w-]+\.md\)", text), text
+
+
+def test_every_solution_is_tried_by_the_check_of_its_step() -> None:
+    tried = [name for text in SOLUTION.findall(PAGE.text) for name in CHECKED.findall(text)]
+    assert tried == [*RIGHT]
+
+
+@pytest.mark.parametrize("step", RIGHT)
+def test_the_right_lines_are_right(step: str) -> None:
+    assert said_of(step, RIGHT[step]).startswith("right")
+
+
+@pytest.mark.parametrize(("step", "hole", "instead", "said"), WRONG)
+def test_a_wrong_line_is_told_what_is_wrong(step: str, hole: int, instead: str, said: str) -> None:
+    fillings = [*RIGHT[step]]
+    fillings[hole] = instead
+    answer = said_of(step, fillings)
+    assert answer.startswith("not yet") and said in answer

@@ -1,0 +1,87 @@
+import pytest
+
+from sgd_analysis import checks
+from tests.checks.loops import DESCENT, STEP, without, written
+
+BY_HAND = "with torch.no_grad():\n    "
+
+
+def said(**changed):
+    return checks.gradient_descent(written(DESCENT, **changed))
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {},
+        {"STEP": STEP.replace("loss.backward()", "w.grad = None\nloss.backward()")},
+        {"STEP": "loss.backward()\nw.data.sub_(eta * w.grad)\nw.grad.data.zero_()"},
+        {"LOSS": "torch.mean(torch.pow(f(w, x) - y, 2)) + 0 * f(w, x).sum()"},  # asks twice
+    ],
+)
+def test_gradient_descent_is_right_however_it_is_written(right):
+    assert said(**right) in [
+        f"right: epoch {epoch}, with the weights 0.3, −1.7, 2.0" for epoch in range(9335, 9346)
+    ]
+
+
+WRONG = [
+    ({"LOSS": "..."}, "there is still a hole"),
+    ({"LOSS": "...", "STEP": "...", "RULE": "..."}, "there is still a hole"),
+    ({"LOSS": "torch.sum((y - f(w, x)) ** 2)"}, "that is the sum of the squares; take their mean"),
+    ({"LOSS": "torch.mean((y - f(w, x)) ** 2) / 2"}, "0.5 times as long"),
+    ({"LOSS": "torch.mean(abs(y - f(w, x)))"}, "the differences y - f(w, x) are not squared"),
+    ({"LOSS": "torch.mean(y - f(w, x))"}, "the differences y - f(w, x) are not squared"),
+    ({"LOSS": "torch.linalg.norm(y - f(w, x))"}, "the differences y - f(w, x) are not squared"),
+    ({"LOSS": "torch.mean((y - f(w, x)) ** 2) ** 0.5"}, "are not squared"),
+    ({"LOSS": "torch.mean((y - f(w, x)) ** 4)"}, "step 1 leads from (0, 0, 0) to (0.08"),
+    ({"LOSS": "torch.mean((y - x) ** 2)"}, "is the loss made of f(w, x)"),
+    ({"LOSS": "0 * w.sum()"}, "f is never asked"),
+    ({"LOSS": "torch.mean((x - f(w, y)) ** 2)"}, "f is asked for inputs that are not in t"),
+    ({"LOSS": "torch.mean((y[:9] - f(w, x[:9])) ** 2)"}, "9 of the 25 points"),
+    ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),
+    ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before are still"),
+    ({"STEP": STEP.replace("eta * ", "")}, "multiply it by eta"),
+    ({"STEP": STEP.replace("eta", "0.0002")}, "is it the eta that was given?"),
+    ({"STEP": without("loss.backward()")}, "at the step, w.grad is None"),
+    ({"STEP": "pass"}, "does anything call loss.backward()?"),
+    ({"STEP": "loss.backward()"}, "w is what it was, though there is a gradient"),
+    ({"STEP": "loss.backward()\nw.grad.zero_()"}, "w is what it was: is there a step"),
+    ({"STEP": "loss.backward()\nw -= eta * w.grad"}, "put it under torch.no_grad()"),
+    ({"STEP": "loss.backward()\nw = w - eta * w.grad"}, "not w = w - …"),
+    (
+        {"STEP": f"loss.backward()\n{BY_HAND}w = w - eta * w.grad"},
+        "and w the tensor that was given",
+    ),
+    ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
+    ({"RULE": "..."}, "it stops after epoch 1, though"),
+    ({"RULE": "False"}, "it goes on though its loss is far below epsilon"),
+    ({"RULE": "epoch == nepoch"}, "it returns 2 though no loss was below epsilon"),
+    ({"RULE": "torch.mean((y - f(w, x)) ** 2) < epsilon"}, "the loss after the step"),
+    ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss before"),
+    ({"RULE": "loss * len(t) < epsilon"}, "the sum of the squares, and should be the loss before"),
+    ({"RULE": "loss / 7 < epsilon"}, "should be the loss before the step: 23.05 in the first"),
+    ({"RESULT": "break"}, "returns None: return the epoch"),
+    ({"RESULT": "return epoch - 1"}, "count the epochs from 1"),
+    ({"RESULT": "return loss"}, "and returns tensor(23.05"),
+    ({"EPOCHS": "range(nepoch)"}, "count the epochs from 1"),
+    ({"EPOCHS": "range(1, nepoch)"}, "2 epochs should make 2 steps, and make 1"),
+    ({"EPOCHS": "range(nepoch + 1)"}, "2 epochs should make 2 steps, and make 3"),
+]
+
+
+@pytest.mark.parametrize(("changed", "expected"), WRONG)
+def test_each_usual_mistake_is_told_from_the_others(changed, expected):
+    answer = said(**changed)
+    assert answer.startswith("not yet: ") and expected in answer
+
+
+def test_a_loop_that_is_right_but_for_all_points_is_told_where_it_ends():
+    answer = said(EPOCHS="range(1, min(nepoch, 50) + 1)")
+    assert answer.endswith("with all 2000 points it returns None, not 9340")
+
+
+def test_the_ready_made_loss_has_to_be_asked():
+    by_hand, ready = written(DESCENT), written(DESCENT, LOSS="torch.nn.MSELoss()(f(w, x), y)")
+    assert checks.ready_made_loss(by_hand).endswith("but MSELoss was not asked for them")
+    assert checks.ready_made_loss(ready).startswith("right: epoch 93")

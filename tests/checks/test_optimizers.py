@@ -1,0 +1,65 @@
+from functools import partial
+
+import pytest
+import torch
+
+from sgd_analysis import checks
+from tests.checks.loops import BATCHES, written
+
+METHODS = [
+    torch.optim.RMSprop,
+    torch.optim.Adam,
+    torch.optim.SGD,
+    partial(torch.optim.SGD, momentum=0.9),
+]
+STEPS = "optimizer.zero_grad()\nloss.backward()\noptimizer.step()"
+MADE = "optimizer = torch.optim.RMSprop([w], lr=eta)"
+
+
+def said(**changed):
+    return checks.optimizer_step(written(BATCHES, **({"MADE": MADE, "STEP": STEPS} | changed)))
+
+
+@pytest.mark.parametrize(
+    "step", [STEPS, "loss.backward()\noptimizer.step()\noptimizer.zero_grad()"]
+)
+def test_the_gradient_may_be_cleared_before_or_after(step):
+    assert said(STEP=step) == "right"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_any_optimizer_may_be_asked_for(method):
+    loop = written(BATCHES, MADE="optimizer = method([w], lr=eta)", STEP=STEPS)
+    loop.__globals__["method"] = method
+    assert checks.optimizer_step(loop, method) == "right"
+    other = torch.optim.Adagrad
+    assert "not yet: " in checks.optimizer_step(loop, other)
+
+
+BACKWARD = "loss.backward()"
+WRONG = [
+    ({"MADE": "pass"}, "NameError: name 'optimizer' is not defined"),
+    ({"MADE": MADE.replace("RMSprop", "Adam")}, "a step of Adam, and RMSprop was asked for"),
+    ({"MADE": MADE.replace("RMSprop", "SGD")}, "a step of SGD, and RMSprop was asked for"),
+    ({"MADE": MADE.replace("eta", "0.01")}, "RMSprop's step 1 leads from (0, 0, 0) to (0.03"),
+    ({"MADE": "pass", "BEGIN": MADE}, "in each epoch the optimizer forgets"),
+    ({"STEP": "..."}, "the order is zero_grad(), backward(), step()"),
+    ({"STEP": f"{BACKWARD}\noptimizer.step()"}, "the gradients of the steps before"),
+    ({"STEP": f"{BACKWARD}\n{STEPS.replace(BACKWARD, '')}"}, "the order is zero_grad()"),
+    ({"STEP": f"optimizer.step()\noptimizer.zero_grad()\n{BACKWARD}"}, "the first batch moves"),
+    ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
+    (
+        {
+            "ADD": "running_loss += loss.item() * len(x)",
+            "AFTER": "running_loss /= len(t)",
+            "RULE": "running_loss < epsilon",
+        },
+        "that the epoch has met, and should be the loss of the last batch alone",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "expected"), WRONG)
+def test_each_usual_mistake_is_told_from_the_others(changed, expected):
+    answer = said(**changed)
+    assert answer.startswith("not yet: ") and expected in answer

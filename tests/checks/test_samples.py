@@ -1,0 +1,41 @@
+import pytest
+
+from sgd_analysis import checks
+from tests.checks.loops import DESCENT, SINGLE, STEP, without, written
+
+
+def said(**changed):
+    return checks.one_sample_at_a_time(written(SINGLE, **changed))
+
+
+def test_the_given_order_is_right():
+    assert said() == "right: epoch 3"
+
+
+@pytest.mark.parametrize("drawn", ["torch.randint(len(t), (len(t),))", "torch.randperm(len(t))"])
+def test_drawn_samples_are_right_and_their_last_loss_need_not_be_small(drawn):
+    assert said(SAMPLES=f"t[{drawn}]").startswith("right")
+
+
+WHOLE = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
+WRONG = [
+    ({"STEP": "..."}, "does anything call loss.backward()?"),
+    ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),
+    ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before"),
+    ({"STEP": "loss.backward()", "AFTER": STEP.partition("\n")[2]}, "w moves once an epoch"),
+    ({"STEP": "pass", "AFTER": STEP}, "w moves once an epoch, and should with each sample"),
+    ({"RULE": f"{WHOLE} < epsilon"}, "the loss of all samples at the epoch's end, and should be"),
+    ({"RULE": "(y - f(w, x)) ** 2 < epsilon"}, "the loss after the step, and should be"),
+    ({"SAMPLES": "t[:-1]"}, "2 epochs should make 50 steps, and make 48"),
+]
+
+
+@pytest.mark.parametrize(("changed", "expected"), WRONG)
+def test_each_usual_mistake_is_told_from_the_others(changed, expected):
+    answer = said(**changed)
+    assert answer.startswith("not yet: ") and expected in answer
+
+
+def test_gradient_descent_is_not_one_sample_at_a_time():
+    answer = checks.one_sample_at_a_time(written(DESCENT))
+    assert "f is asked for 25 samples at once" in answer
