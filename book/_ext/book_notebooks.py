@@ -100,8 +100,8 @@ def offer_solved_notebook(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Let the menu give both notebooks of a page with exercises, and Colab open the first."""
-    if not doctree or "ipynb_source" not in context:
-        return
+    if app.builder.name != "html" or not doctree or "ipynb_source" not in context:
+        return  # the page to be printed has no menu
     groups = {group["label"]: group for group in context["header_buttons"]}
     menu = groups["download-buttons"]["buttons"]
     if has_exercises(executed(app, page)["cells"]):

@@ -48,7 +48,9 @@ print("a line of code that is far too long for a page of paper", "and goes on", 
 ```
 """
 PAGES = {
-    "index": "# A book\n\nMeasured {glue:text}`measured.md::value:d`.\n\n```{bibliography}\n```\n",
+    "index": FRONT_MATTER.replace("# A measured page", "# A book")
+    + "\nMeasured {glue:text}`measured.md::value:d`.\n\n```{bibliography}\n```\n"
+    + CELL.format(source="print('executed')"),
     "measured": FRONT_MATTER + MEASURE + FIGURE + FOLDED,
     "wide": WIDE,
 }
