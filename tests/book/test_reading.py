@@ -106,13 +106,14 @@ class Reader:
         self.tab.emulate_media(color_scheme="dark")
         self.tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
 
-    def folded_on_paper(self) -> list[str]:
-        """What a print of the open page would lack."""
+    def on_paper(self) -> dict[str, list[str]]:
+        """What a print of the open page would lack, and what it would give away."""
         self.tab.emulate_media(media="print")
-        folded = self.tab.locator(".solution section > *, details > :not(summary)")
-        found: list[str] = folded.evaluate_all(HIDDEN)
+        folded = self.tab.locator("details:not(.solution, .solution *) > :not(summary)")
+        lacking: list[str] = folded.evaluate_all(HIDDEN)
+        solved = self.tab.locator("details.solution:visible").all_inner_texts()
         self.tab.emulate_media(media="screen")
-        return found
+        return {"folded on paper": lacking, "solved on paper": solved}
 
     def stumbling_blocks(self) -> dict[str, list[str]]:
         """What is wrong with the open page, by kind, all its folds open."""
@@ -186,9 +187,9 @@ def visits(reading: Reading) -> Callable[[str], list[Visit]]:
         for view in OPENED:
             with reading(view) as reader:
                 reader.open(page)
-                on_paper = reader.folded_on_paper()  # before all folds are opened
+                on_paper = reader.on_paper()  # before all folds are opened
                 by_day = look(page, reader, view)
-                yield replace(by_day, found=by_day.found | {"folded on paper": on_paper})
+                yield replace(by_day, found=by_day.found | on_paper)
                 reader.let_night_fall()
                 yield look(page, reader, replace(view, colours="dark"))
 
@@ -385,5 +386,6 @@ def test_folded_solutions_open_and_close_by_keyboard_alone(reading: Reading, pag
 
 
 @each_page
-def test_on_paper_nothing_is_folded(found: Places) -> None:
+def test_on_paper_nothing_is_folded_but_solutions(found: Places) -> None:
     assert not found("folded on paper")
+    assert not found("solved on paper")
