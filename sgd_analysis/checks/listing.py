@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from sgd_analysis._random_state import seed_all
 from sgd_analysis.checks.messages import NotYet, Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, FEW
-from sgd_analysis.checks.tries import Loop, printed_by, require_signature
+from sgd_analysis.checks.tries import Loop, printed_by, require_written
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.I)
 
@@ -40,7 +40,7 @@ def printed_batches(show: Loop) -> str:
 
 
 def _printed_batches(show: Loop) -> Said:
-    require_signature(show, "loader")
+    require_written(show, "loader")
     data: Any = FEW  # a Dataset, for all that a loader asks of one
     loader: DataLoader[Tensor] = DataLoader(data, batch_size=BATCH_SIZE, shuffle=True)
     seed_all(0)

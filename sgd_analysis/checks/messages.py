@@ -27,7 +27,18 @@ ENGLISH = {
     "has to stay the same tensor (w -= …, not w = w - …){where}",
     "no_way_back": "backward() finds no way from the loss to w: is the loss made of f(w, x), and w "
     "the tensor that was given?{where}",
+    "zero_first": "w.grad is None before the first backward(): clear it after the step, or with "
+    "w.grad = None{where}",
+    "returns_no_gradient": "what is taken for the gradient is None: backward() returns nothing, "
+    "the gradient is in w.grad{where}",
+    "swapped": "f is given the weights second: it is f(w, x), the weights first",
     "error": "{kind}: {message}{where}",
+    "hinted": "{hint}; {told}",
+    "not_scalar": "the loss has one number a point: take their mean",
+    "not_a_list": "the optimizer wants a list of what it changes, [w]",
+    "criterion": "MSELoss() has to be made first, without data, and is then asked: "
+    "criterion = torch.nn.MSELoss(), criterion(f(w, x), y)",
+    "not_called": "a function is not called: are its () missing, as in .mean() or .item()?",
     "where": " (line {line})",
     "where_code": " (line {line}: {code})",
     "endless": "it does not end: f has been called {calls} times, and {enough} are enough; "
@@ -49,7 +60,7 @@ ENGLISH = {
     "elsewhere": "{step} {number} leads from {before} to {expected}, and your w is {after}",
     "of_gradient_descent": "step",
     "of_method": "{method}'s step",
-    "once": "w moves once an epoch, and should with each {what}: the step belongs into the inner "
+    "once": "w moves once an epoch, and should with each {what}: the step belongs in the inner "
     "loop",
     "sample": "sample",
     "batch": "batch",

@@ -21,7 +21,7 @@ from sgd_analysis.checks.steps import (
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, require_signature
+from sgd_analysis.checks.tries import Loop, require_written
 
 Method = Callable[..., Optimizer]
 _COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}
@@ -63,7 +63,7 @@ def optimizer_step(sgd: Loop, method: Method = RMSprop) -> str:
 
 
 def _optimizer_step(sgd: Loop, method: Method) -> Said:
-    require_signature(sgd, "f, w, t, lr, epsilon, nepoch, minibatch")
+    require_written(sgd, "f, w, t, lr, epsilon, nepoch, minibatch")
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)

@@ -14,7 +14,7 @@ from sgd_analysis.checks.steps import (
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, require_signature
+from sgd_analysis.checks.tries import Loop, require_written
 
 _SUMS = (
     "running",
@@ -61,7 +61,7 @@ def mini_batches(sgd: Loop) -> str:
 
 
 def _mini_batches(sgd: Loop) -> Said:
-    require_signature(sgd, "f, w, t, eta, epsilon, nepoch, minibatch")
+    require_written(sgd, "f, w, t, eta, epsilon, nepoch, minibatch")
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)

@@ -1,5 +1,6 @@
 """A reader's loops, right but for one line."""
 
+import linecache
 import textwrap
 
 import torch
@@ -11,7 +12,7 @@ SINGLE = """
 def sgd(f, w, t, eta=0.00001, epsilon=0.001, nepoch=100):
     for epoch in range(1, nepoch + 1):
         for x, y in SAMPLES:
-            loss = (y - f(w, x)) ** 2
+            loss = OF_ONE
             STEP
         AFTER
         if RULE:
@@ -48,6 +49,7 @@ def sgd(loader):
 """
 USUAL = {
     "SAMPLES": "t",
+    "OF_ONE": "(y - f(w, x)) ** 2",
     "AFTER": "pass",
     "RULE": "loss.item() < epsilon",
     "STEP": STEP,
@@ -74,7 +76,10 @@ def written(template, **changed):
                 line = line.replace(name, code)
         lines.append(line)
     names = {"torch": torch, "DataLoader": DataLoader, "tqdm": tqdm}
-    exec("\n".join(lines), names)
+    source = "\n".join(lines)
+    path = f"<reader's cell {hash(source)}>"
+    linecache.cache[path] = len(source), None, source.splitlines(True), path
+    exec(compile(source, path, "exec"), names)
     return names["sgd"]
 
 

@@ -5,6 +5,8 @@ from tests.checks.loops import DESCENT, STEP, without, written
 
 BY_HAND = "with torch.no_grad():\n    "
 
+RETURNED = STEP.replace("loss.b", "grad = loss.b").replace("w.grad\n", "grad\n")
+
 
 def said(**changed):
     return checks.gradient_descent(written(DESCENT, **changed))
@@ -16,6 +18,7 @@ def said(**changed):
         {},
         {"STEP": STEP.replace("loss.backward()", "w.grad = None\nloss.backward()")},
         {"STEP": "loss.backward()\nw.data.sub_(eta * w.grad)\nw.grad.data.zero_()"},
+        {"LOSS": "torch.mean((y - f(w, x)[..., :]) ** 2)"},  # dots that are no hole
         {"LOSS": "torch.mean(torch.pow(f(w, x) - y, 2)) + 0 * f(w, x).sum()"},  # asks twice
     ],
 )
@@ -26,10 +29,20 @@ def test_gradient_descent_is_right_however_it_is_written(right):
 
 
 WRONG = [
-    ({"LOSS": "..."}, "there is still a hole"),
-    ({"LOSS": "...", "STEP": "...", "RULE": "..."}, "there is still a hole"),
+    ({"LOSS": "..."}, "there is still a hole, “...” (line 5: loss = ...)"),
+    ({"LOSS": "...", "STEP": "...", "RULE": "..."}, "“...” (line 5: loss = ...)"),
+    ({"STEP": "...", "RULE": "..."}, "“...” (line 6: ...)"),
     ({"LOSS": "torch.sum((y - f(w, x)) ** 2)"}, "that is the sum of the squares; take their mean"),
     ({"LOSS": "torch.mean((y - f(w, x)) ** 2) / 2"}, "0.5 times as long"),
+    ({"LOSS": "(y - f(w, x)) ** 2"}, "one number a point: take their mean; RuntimeError: grad can"),
+    ({"LOSS": "((y - f(w, x)) ** 2).mean"}, "are its () missing, as in .mean() or .item()?; Attri"),
+    ({"RULE": "loss.item < epsilon"}, "are its () missing"),
+    ({"LOSS": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
+    ({"LOSS": "torch.nn.MSELoss"}, "MSELoss() has to be made first"),
+    ({"LOSS": "torch.mean((y - f(x, w)) ** 2)"}, "it is f(w, x), the weights first"),
+    ({"STEP": RETURNED}, "backward() returns nothing, the gradient is in w.grad (line 8"),
+    ({"STEP": STEP.replace("w.grad\n", "loss.grad\n")}, "is None: backward() returns nothing"),
+    ({"STEP": f"w.grad.zero_()\n{without('w.grad.zero_()')}"}, "with w.grad = None (line 6: w.g"),
     ({"LOSS": "torch.mean(abs(y - f(w, x)))"}, "the differences y - f(w, x) are not squared"),
     ({"LOSS": "torch.mean(y - f(w, x))"}, "the differences y - f(w, x) are not squared"),
     ({"LOSS": "torch.linalg.norm(y - f(w, x))"}, "the differences y - f(w, x) are not squared"),
@@ -54,7 +67,7 @@ WRONG = [
         "and w the tensor that was given",
     ),
     ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
-    ({"RULE": "..."}, "it stops after epoch 1, though"),
+    ({"RULE": "..."}, "there is still a hole, “...” (line 10: if ...:)"),
     ({"RULE": "False"}, "it goes on though its loss is far below epsilon"),
     ({"RULE": "epoch == nepoch"}, "it returns 2 though no loss was below epsilon"),
     ({"RULE": "torch.mean((y - f(w, x)) ** 2) < epsilon"}, "the loss after the step"),

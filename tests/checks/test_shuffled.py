@@ -27,7 +27,8 @@ TWICE = "list(DataLoader(t[:15].repeat(2, 1)[:25], batch_size=10, shuffle=True))
 STEP_AFTER = {"STEP": "loss.backward()", "AFTER": "running_loss /= len(t)\n" + STEP[16:]}
 AT_END = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
 WRONG = [
-    ({"STEP": "..."}, "does anything call loss.backward()?"),
+    ({"STEP": "..."}, "there is still a hole, “...” (line"),
+    ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before"),
     ({"STEP": STEP.replace("loss", "(len(x) * loss)")}, "10 times too long"),
     (STEP_AFTER, "w moves once an epoch, and should with each batch"),
