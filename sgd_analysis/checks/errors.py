@@ -40,15 +40,28 @@ def require_no_hole(function: Callable[..., Any]) -> None:
     Raises:
         NotYet: if there is a hole, with the line of the first one.
     """
-    try:
-        lines, start = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        return
+    lines, start, tree = _source(function)
     line = min(_holes(tree), default=None)
     if line is not None:
         code = lines[line - 1].strip()
         raise NotYet("hole", where=Said("where_code", line=start + line - 1, code=code))
+
+
+def ignores(function: Callable[..., Any], place: int) -> bool:
+    """Return whether a function never looks at one of its arguments, as far as can be seen."""
+    _, _, tree = _source(function)
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    arguments = [*inspect.signature(function).parameters]
+    return bool(names) and place < len(arguments) and arguments[place] not in names
+
+
+def _source(function: Callable[..., Any]) -> tuple[list[str], int, ast.AST]:
+    """Return a function's lines, the number of the first, and what they are; or nothing."""
+    try:
+        lines, start = inspect.getsourcelines(function)
+        return lines, start, ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        return [], 0, ast.Module([], [])
 
 
 def _holes(tree: ast.AST) -> Iterator[int]:

@@ -54,8 +54,19 @@ ENGLISH = {
     "sum": "that is the sum of the squares; take their mean (its step is {n} times too long)",
     "unsquared": "the differences y - f(w, x) are not squared; take the mean of their squares",
     "no_eta": "the step is the whole gradient; multiply it by eta",
-    "length": "the step has the right direction and is {ratio:.3g} times as long as eta times the "
-    "gradient of the mean; is it the eta that was given?",
+    "unsquared_sample": "the differences y - f(w, x) are not squared; the loss of a "
+    "sample is its square",
+    "sum_by_all": "the sum of the squares is divided by {all}, the number of all points; divide "
+    "it by the number of those that are given, len(t), or len(batch) where it is of a batch",
+    "sum_by_t": "the sum over a batch of {n} points is divided by len(t); divide it by len(batch)",
+    "sum_by_minibatch": "the sum over a batch of {n} points is divided by minibatch; divide it by "
+    "len(batch)",
+    "half": "the step is half as long as eta times the gradient of the loss: is there a factor ½, "
+    "or is a 2 of the derivative missing?",
+    "twice": "the step is twice as long as eta times the gradient of the loss: is there a factor 2 "
+    "too many?",
+    "length": "the step has the right direction and is {ratio} times as long as it should be: "
+    "{eta} times the gradient, where eta is {given}; is it the eta that was given?",
     "kept": "the gradients of the steps before are still in w.grad; clear it at each step",
     "elsewhere": "{step} {number} leads from {before} to {expected}, and your w is {after}",
     "of_gradient_descent": "step",
@@ -64,21 +75,30 @@ ENGLISH = {
     "loop",
     "sample": "sample",
     "batch": "batch",
+    "one_by_one": "the weights are changed one after the other; compute the whole gradient first, "
+    "then make the step",
     "late": "the first {what} moves nothing: is the step made before backward() has computed its "
     "gradient?",
     "n_steps": "{epochs} epochs should make {expected} steps, and make {made}: does the loop count "
     "them rightly?",
+    "often": "an epoch makes {made} steps, and should make {expected}: is the step in one loop too "
+    "many?",
     "other_method": "that is a step of {found}, and {wanted} was asked for",
-    "fresh": "in each epoch the optimizer forgets what it has learned: make it once, before the "
+    "fresh": "with each {what} the optimizer forgets what it has learned: make it once, before the "
     "loop",
+    "epoch": "epoch",
+    "other_lr": "these are the steps of lr={lr}, and {given} is given: give the optimizer lr=lr",
     # What f is asked for
     "never_asked": "f is never asked for anything: the loss should compare f(w, x) with y",
     "other_inputs": "f is asked for inputs that are not in t: take x = t[:, 0] and y = t[:, 1] "
     "from the t that it is given",
+    "other_points": "f is asked for points that are not in t: take them from the t that is given, "
+    "a loader too, as DataLoader(t, …) inside the function",
     "all_at_once": "f is asked for {n} samples at once; make a step on each sample alone",
     "not_all": "f is asked for {n} of the {of} points; gradient descent takes all of them at once",
     "batch_sizes": "with minibatch=10, the 25 points should make batches of 10, 10 and 5; yours "
     "have {sizes}",
+    "batches_of_one": "your batches hold one point each; give the loader batch_size=minibatch",
     "not_each_once": "an epoch should see each of the 25 points once",
     "unshuffled": "the points come in the order of t: shuffle=True is missing",
     "same_order": "each epoch has the same order; with shuffle=True each has its own",
@@ -88,6 +108,8 @@ ENGLISH = {
     "gives_up": "it returns {returned} though no loss was below epsilon: return the epoch only "
     "where one is",
     "never_stops": "it goes on though its loss is far below epsilon: which side should stop it?",
+    "no_epsilon": "it goes on though its loss is far below epsilon, which it never looks at: "
+    "compare the loss with the epsilon that is given",
     "returns_nothing": "it stops in the right epoch, and returns None: return the epoch",
     "from_zero": "it stops in the first epoch, and returns 0: count the epochs from 1",
     "returns": "it stops in the first epoch, and returns {returned}: return the epoch",
@@ -109,6 +131,15 @@ ENGLISH = {
     "number of samples)",
     "by_samples": "the sum of the batches' means divided by the number of samples (weigh each by "
     "its size)",
+    "nothing": "0 (what does each batch add to it?)",
+    "by_minibatch": "a sum over all samples divided by minibatch (divide it by the number of "
+    "samples)",
+    "by_padded": "a sum over all samples divided by len(loader) * minibatch (the last batch may be "
+    "smaller: divide it by the number of samples)",
+    "by_all": "a sum over all samples divided by 2000 (divide it by the number of samples in t)",
+    "times_minibatch": "the sum of the batches' means times minibatch, divided by the number of "
+    "samples (weigh each by its own size, len(batch))",
+    "running_after": "the mean over all samples of the losses after the steps (take each before)",
     "only_last": "what the last batch alone adds (add it to the others' with +=)",
     "last_sample": "the loss of the last sample, before its step",
     "last_batch": "the loss of the last batch alone, before its step",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sgd_analysis.checks.batches import require_shuffled
 from sgd_analysis.checks.descent import whole_run
 from sgd_analysis.checks.messages import Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES
@@ -10,7 +11,6 @@ from sgd_analysis.checks.steps import (
     require_count,
     require_descent,
     require_movement,
-    require_shuffled,
     steps_of,
     two_epochs,
 )
@@ -23,6 +23,12 @@ _SUMS = (
     "sum_of_means",
     "by_batches",
     "by_samples",
+    "nothing",
+    "by_minibatch",
+    "by_padded",
+    "by_all",
+    "times_minibatch",
+    "running_after",
     "only_last",
     "at_end",
 )

@@ -7,6 +7,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sgd_analysis.checks.points import POINTS
+
 STEP = "loss.backward()\nwith torch.no_grad():\n    w -= eta * w.grad\n    w.grad.zero_()"
 SINGLE = """
 def sgd(f, w, t, eta=0.00001, epsilon=0.001, nepoch=100):
@@ -75,7 +77,7 @@ def written(template, **changed):
             for name, code in parts.items():
                 line = line.replace(name, code)
         lines.append(line)
-    names = {"torch": torch, "DataLoader": DataLoader, "tqdm": tqdm}
+    names = {"torch": torch, "DataLoader": DataLoader, "tqdm": tqdm, "POINTS": POINTS}
     source = "\n".join(lines)
     path = f"<reader's cell {hash(source)}>"
     linecache.cache[path] = len(source), None, source.splitlines(True), path
