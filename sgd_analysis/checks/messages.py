@@ -139,6 +139,10 @@ ENGLISH = {
     "by_all": "a sum over all samples divided by 2000 (divide it by the number of samples in t)",
     "times_minibatch": "the sum of the batches' means times minibatch, divided by the number of "
     "samples (weigh each by its own size, len(batch))",
+    "times_by_batches": "the sum of the batches' means times minibatch, divided by the number of "
+    "batches (weigh each by its own size, divide by the number of samples)",
+    "means_by_minibatch": "the sum of the batches' means divided by minibatch (weigh each by its "
+    "size, divide by the number of samples)",
     "running_after": "the mean over all samples of the losses after the steps (take each before)",
     "only_last": "what the last batch alone adds (add it to the others' with +=)",
     "last_sample": "the loss of the last sample, before its step",

@@ -107,6 +107,8 @@ def _numbers(trial: Try) -> dict[str, float]:
         "by_padded": losses @ sizes / padded,
         "by_all": losses @ sizes / len(POINTS),
         "times_minibatch": losses.sum() * BATCH_SIZE / n,
+        "times_by_batches": losses.sum() * BATCH_SIZE / len(losses),
+        "means_by_minibatch": losses.sum() / BATCH_SIZE,
         "running_after": after @ sizes / n,
         "only_last": losses[-1] * sizes[-1] / n,
         "last": losses[-1],

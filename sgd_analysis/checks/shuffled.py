@@ -28,6 +28,8 @@ _SUMS = (
     "by_padded",
     "by_all",
     "times_minibatch",
+    "times_by_batches",
+    "means_by_minibatch",
     "running_after",
     "only_last",
     "at_end",

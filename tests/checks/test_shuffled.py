@@ -25,6 +25,7 @@ GIVEN_ORDER = USUAL["LOADER"].replace("True", "False")
 CUT = USUAL["LOADER"].replace("True", "True, drop_last=True")
 TWICE = "list(DataLoader(t[:15].repeat(2, 1)[:25], batch_size=10, shuffle=True))"
 STEP_AFTER = {"STEP": "loss.backward()", "AFTER": "running_loss /= len(t)\n" + STEP[16:]}
+PADDED = SUM["ADD"].replace("len(batch)", "minibatch")
 AGAIN = "running_loss += torch.mean((y - f(w, x)) ** 2).item() * len(batch)"
 AT_END = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
 WRONG = [
@@ -40,7 +41,9 @@ WRONG = [
     ({"AFTER": "running_loss /= minibatch"}, "is a sum over all samples divided by minibatch"),
     ({"AFTER": "running_loss /= 2000"}, "is a sum over all samples divided by 2000"),
     ({"AFTER": "running_loss /= len(loader) * minibatch"}, "divided by len(loader) * minibatch"),
-    ({"ADD": SUM["ADD"].replace("len(batch)", "minibatch")}, "times minibatch, divided by the num"),
+    ({"ADD": PADDED}, "times minibatch, divided by the num"),
+    ({"ADD": PADDED, "AFTER": "running_loss /= len(loader)"}, "divided by the number of batches"),
+    ({"ADD": UNWEIGHTED, "AFTER": "running_loss /= minibatch"}, "means divided by minibatch"),
     ({"ADD": AGAIN}, "is the mean over all samples of the losses after the steps"),
     ({"STEP": STEP.replace("loss", "(len(x) * loss / len(t))")}, "is divided by len(t); divide it"),
     ({"STEP": STEP.replace("loss", "(len(x) * loss / minibatch)")}, "batch of 5 points is divided"),
