@@ -16,7 +16,7 @@ from sgd_analysis.checks.steps import (
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, Try, require_signature, try_loop
+from sgd_analysis.checks.tries import Loop, Try, require_written, try_loop
 
 _ARGUMENTS = "f, w, t, eta, epsilon, nepoch"
 _COMPARED = {"last": "loss", "after": "after", "undivided": "sum_of_squares", "root": "root"}
@@ -72,7 +72,7 @@ def ready_made_loss(sgd: Loop) -> str:
 
 
 def _gradient_descent(sgd: Loop) -> Said:
-    require_signature(sgd, _ARGUMENTS)
+    require_written(sgd, _ARGUMENTS)
     trial = two_epochs(sgd, calls=1)
     require_all_points(trial)
     require_movement(trial)

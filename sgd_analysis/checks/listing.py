@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from sgd_analysis._random_state import seed_all
 from sgd_analysis.checks.messages import NotYet, Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, FEW
-from sgd_analysis.checks.tries import Loop, printed_by, require_signature
+from sgd_analysis.checks.tries import Loop, printed_by, require_written
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.I)
 
@@ -40,7 +40,7 @@ def printed_batches(show: Loop) -> str:
 
 
 def _printed_batches(show: Loop) -> Said:
-    require_signature(show, "loader")
+    require_written(show, "loader")
     data: Any = FEW  # a Dataset, for all that a loader asks of one
     loader: DataLoader[Tensor] = DataLoader(data, batch_size=BATCH_SIZE, shuffle=True)
     seed_all(0)
@@ -72,8 +72,8 @@ def _require_points(printed: Tensor, points: Tensor) -> None:
 
 def _require_numbers(printed: list[list[int]], sizes: list[int], lines: list[str]) -> None:
     numbers = [[i, j] for i, size in enumerate(sizes) for j in range(size)]
-    if not any(_from(first, numbers, printed) for first in (0, 1)):
-        if any(_from(first, [[j, i] for i, j in numbers], printed) for first in (0, 1)):
+    if not _from_zero_or_one(numbers, printed):
+        if _from_zero_or_one([[j, i] for i, j in numbers], printed):
             raise NotYet("batch_and_sample")
         wrong = next(k for k, row in enumerate(printed) if row != numbers[k])
         through = [j for _, j in printed]
@@ -81,5 +81,5 @@ def _require_numbers(printed: list[list[int]], sizes: list[int], lines: list[str
         raise NotYet(key, line=lines[wrong])
 
 
-def _from(first: int, numbers: list[list[int]], printed: list[list[int]]) -> bool:
-    return printed == [[i + first, j + first] for i, j in numbers]
+def _from_zero_or_one(numbers: list[list[int]], printed: list[list[int]]) -> bool:
+    return any(printed == [[i + first, j + first] for i, j in numbers] for first in (0, 1))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
+from sgd_analysis.checks.batches import require_shuffled
 from sgd_analysis.checks.messages import NotYet, Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES, STEP_SIZE, Vector
 from sgd_analysis.checks.rules import require_rule, require_stop
@@ -17,11 +18,10 @@ from sgd_analysis.checks.steps import (
     close,
     elsewhere,
     require_count,
-    require_shuffled,
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, require_signature
+from sgd_analysis.checks.tries import Loop, require_written
 
 Method = Callable[..., Optimizer]
 _COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}
@@ -63,7 +63,7 @@ def optimizer_step(sgd: Loop, method: Method = RMSprop) -> str:
 
 
 def _optimizer_step(sgd: Loop, method: Method) -> Said:
-    require_signature(sgd, "f, w, t, lr, epsilon, nepoch, minibatch")
+    require_written(sgd, "f, w, t, lr, epsilon, nepoch, minibatch")
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)
@@ -88,23 +88,48 @@ def _require_method(steps: list[Step], method: Method) -> None:
     wrong = next((k for k, step in enumerate(steps) if not _leads(step, expected[k])), None)
     if wrong is None:
         return
-    name = _name(method)
+    raise NotYet(
+        _wrong_use(steps, gradients, method, expected)
+        or _other_method(steps, gradients, method)
+        or elsewhere(
+            steps[wrong], wrong + 1, expected[wrong], Said("of_method", method=_name(method))
+        )
+    )
+
+
+def _wrong_use(
+    steps: list[Step], gradients: list[Vector], method: Method, expected: list[Vector]
+) -> Said | None:
+    """Return what else the steps are of the same method, if they are."""
     if _same(steps, _replayed(method, steps, np.cumsum(gradients, axis=0))):
-        raise NotYet("kept")
-    epoch = len(steps) // 2
-    anew = [
-        weights
-        for part in (slice(epoch), slice(epoch, None))
-        for weights in _replayed(method, steps[part], gradients[part])
-    ]
-    if _same(steps, anew):
-        raise NotYet("fresh")
+        return Said("kept")
+    for n, what in ((len(steps) // 2, "epoch"), (1, "batch")):
+        if _same(steps, _replayed_anew(method, steps, gradients, n)):
+            return Said("fresh", what=Said(what))
+    wanted = np.array([end - step.before for step, end in zip(steps, expected, strict=True)])
+    moved = np.array([step.moved for step in steps])
+    ratio = float(np.sum(moved * wanted) / np.sum(wanted**2))
+    if all(map(close, moved, ratio * wanted)):
+        return Said("other_lr", lr=f"{ratio * STEP_SIZE:.3g}", given=STEP_SIZE)
+    return None
+
+
+def _replayed_anew(
+    method: Method, steps: list[Step], gradients: list[Vector], n: int
+) -> list[Vector]:
+    """Return the same as `_replayed`, with a new optimizer after each n steps."""
+    parts = [slice(k, k + n) for k in range(0, len(steps), n)]
+    ends = [_replayed(method, steps[part], gradients[part]) for part in parts]
+    return [weights for part in ends for weights in part]
+
+
+def _other_method(steps: list[Step], gradients: list[Vector], method: Method) -> Said | None:
+    """Return which other method the first step is of, if it is of one."""
     for other in (SGD, RMSprop, Adam):
-        if _same(steps[:1], _replayed(other, steps[:1], gradients[:1])):
-            if _name(other) != name:
-                raise NotYet("other_method", found=_name(other), wanted=name)
-    of_method = Said("of_method", method=name)
-    raise NotYet(elsewhere(steps[wrong], wrong + 1, expected[wrong], of_method))
+        first = _replayed(other, steps[:1], gradients[:1])
+        if _name(other) != _name(method) and _same(steps[:1], first):
+            return Said("other_method", found=_name(other), wanted=_name(method))
+    return None
 
 
 def _replayed(method: Method, steps: list[Step], gradients: Any) -> list[Vector]:

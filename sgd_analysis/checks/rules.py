@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from sgd_analysis.checks.errors import ignores
 from sgd_analysis.checks.messages import NotYet, Said
-from sgd_analysis.checks.points import BELOW_ALL, FEW, STEP_SIZE, loss_at
+from sgd_analysis.checks.points import BATCH_SIZE, BELOW_ALL, FEW, POINTS, STEP_SIZE, loss_at
 from sgd_analysis.checks.steps import steps_of
 from sgd_analysis.checks.tries import Loop, Try, try_loop
+
+_EPSILON = 4  # its place after f, w, t and a step size
 
 
 def require_stop(loop: Loop, *settings: float, calls: int) -> None:
@@ -35,7 +38,7 @@ def require_stop(loop: Loop, *settings: float, calls: int) -> None:
         raise NotYet(key, epoch=1, returned=repr(above.returned))
     below = trial(-BELOW_ALL)
     if len(steps_of(below)) > calls:
-        raise NotYet("never_stops")
+        raise NotYet("no_epsilon" if ignores(loop, _EPSILON) else "never_stops")
     if below.returned is None:
         raise NotYet("returns_nothing")
     epoch = epoch_in(below.returned)
@@ -61,7 +64,8 @@ def require_rule(loop: Loop, *settings: float, calls: int, names: Mapping[str, s
         return try_loop(loop, FEW, STEP_SIZE, epsilon, 1, *settings, calls=calls)
 
     def compares(number: float) -> bool:
-        above, below = (trial(factor * number).returned for factor in (1.001, 0.999))
+        margin = max(0.001 * number, 1e-9)
+        above, below = (trial(number + side * margin).returned for side in (1, -1))
         return above is not None and below is None
 
     numbers = _numbers(trial(BELOW_ALL))
@@ -85,10 +89,12 @@ def epoch_in(returned: Any) -> int | None:
 def _numbers(trial: Try) -> dict[str, float]:
     """Return what an epoch of so many steps may be summed up by."""
     steps = steps_of(trial)
-    batches = [min(step.asked, key=len) for step in steps]  # it may look at all points, too
+    # It may look at all points, too, and at the batch before.
+    batches = [([a for a in step.asked if len(a) < len(FEW)] or step.asked)[-1] for step in steps]
     losses = np.array([loss_at(s.before, b) for s, b in zip(steps, batches, strict=True)])
     sizes = np.array([len(batch) for batch in batches])
-    n = sizes.sum()
+    after = np.array([loss_at(s.after, b) for s, b in zip(steps, batches, strict=True)])
+    n, padded = sizes.sum(), len(sizes) * BATCH_SIZE
     return {
         "running": losses @ sizes / n,
         "unweighted": losses.mean(),
@@ -96,6 +102,14 @@ def _numbers(trial: Try) -> dict[str, float]:
         "sum_of_means": losses.sum(),
         "by_batches": losses @ sizes / len(losses),
         "by_samples": losses.sum() / n,
+        "nothing": 0.0,
+        "by_minibatch": losses @ sizes / BATCH_SIZE,
+        "by_padded": losses @ sizes / padded,
+        "by_all": losses @ sizes / len(POINTS),
+        "times_minibatch": losses.sum() * BATCH_SIZE / n,
+        "times_by_batches": losses.sum() * BATCH_SIZE / len(losses),
+        "means_by_minibatch": losses.sum() / BATCH_SIZE,
+        "running_after": after @ sizes / n,
         "only_last": losses[-1] * sizes[-1] / n,
         "last": losses[-1],
         "after": loss_at(trial.weights, batches[-1]),

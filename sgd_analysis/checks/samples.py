@@ -12,7 +12,7 @@ from sgd_analysis.checks.steps import (
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, Try, require_signature, try_loop
+from sgd_analysis.checks.tries import Loop, Try, require_written, try_loop
 
 _COMPARED = {"last": "last_sample", "after": "after", "running": "running", "at_end": "at_end"}
 _EPOCHS = 5
@@ -49,7 +49,7 @@ def one_sample_at_a_time(sgd: Loop) -> str:
 
 
 def _one_sample_at_a_time(sgd: Loop) -> Said:
-    require_signature(sgd, "f, w, t, eta, epsilon, nepoch")
+    require_written(sgd, "f, w, t, eta, epsilon, nepoch")
     trial = two_epochs(sgd, calls=len(FEW))
     _require_single_samples(trial)
     require_movement(trial)

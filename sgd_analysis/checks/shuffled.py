@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sgd_analysis.checks.batches import require_shuffled
 from sgd_analysis.checks.descent import whole_run
 from sgd_analysis.checks.messages import Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES
@@ -10,11 +11,10 @@ from sgd_analysis.checks.steps import (
     require_count,
     require_descent,
     require_movement,
-    require_shuffled,
     steps_of,
     two_epochs,
 )
-from sgd_analysis.checks.tries import Loop, require_signature
+from sgd_analysis.checks.tries import Loop, require_written
 
 _SUMS = (
     "running",
@@ -23,6 +23,14 @@ _SUMS = (
     "sum_of_means",
     "by_batches",
     "by_samples",
+    "nothing",
+    "by_minibatch",
+    "by_padded",
+    "by_all",
+    "times_minibatch",
+    "times_by_batches",
+    "means_by_minibatch",
+    "running_after",
     "only_last",
     "at_end",
 )
@@ -61,7 +69,7 @@ def mini_batches(sgd: Loop) -> str:
 
 
 def _mini_batches(sgd: Loop) -> Said:
-    require_signature(sgd, "f, w, t, eta, epsilon, nepoch, minibatch")
+    require_written(sgd, "f, w, t, eta, epsilon, nepoch, minibatch")
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from sgd_analysis.checks.messages import NotYet, Said
 from sgd_analysis.checks.points import (
-    BATCH_SIZES,
+    BATCH_SIZE,
     BELOW_ALL,
     FEW,
+    POINTS,
     STEP_SIZE,
     Places,
     Vector,
+    are_points,
     gradient_at,
     places_of,
     unsquared_gradients,
@@ -59,7 +61,7 @@ def places_asked(trial: Try) -> list[Places]:
     for call in trial.calls:
         places = places_of(call.inputs)
         if places is None:
-            raise NotYet("other_inputs")
+            raise NotYet("other_points" if are_points(call.inputs) else "other_inputs")
         found.append(places)
     return found
 
@@ -121,7 +123,17 @@ def require_count(trial: Try, steps: list[Step], an_epoch: int, what: str) -> No
         raise NotYet("once", what=Said(what))
     if len(steps) == 2 * an_epoch - 1 and len(steps[0].asked) > 1:
         raise NotYet("late", what=Said(what))
-    raise NotYet("n_steps", epochs=2, expected=2 * an_epoch, made=len(steps))
+    raise NotYet(_other_count(steps, 2 * an_epoch))
+
+
+def _other_count(steps: list[Step], expected: int) -> Said:
+    """Return what is wrong with the steps of two epochs, which should be so many."""
+    times, rest = divmod(len(steps), expected)
+    if times == 3 and not rest and all(np.count_nonzero(s.moved) == 1 for s in steps):
+        return Said("one_by_one")
+    if times > 1 and not rest:
+        return Said("often", made=len(steps) // 2, expected=expected // 2)
+    return Said("n_steps", epochs=2, expected=expected, made=len(steps))
 
 
 def require_descent(steps: list[Step]) -> None:
@@ -151,7 +163,7 @@ def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vecto
             close(step.moved, -STEP_SIZE * other)
             for other in unsquared_gradients(step.before, places)
         ):
-            return Said("unsquared")
+            return Said("unsquared" if len(places) > 1 else "unsquared_sample")
         ratio = float(step.moved @ expected / (expected @ expected))
         if close(step.moved, ratio * expected):
             return _wrong_length(ratio, len(places))
@@ -161,11 +173,20 @@ def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vecto
 
 
 def _wrong_length(ratio: float, n: int) -> Said:
-    if abs(ratio / n - 1) < 0.01:
-        return Said("sum", n=n)
-    if abs(ratio * STEP_SIZE - 1) < 0.01:
-        return Said("no_eta")
-    return Said("uphill") if ratio < 0 else Said("length", ratio=ratio)
+    """Return why a step over n points is so many times as long as it should be."""
+    usual = {1 / STEP_SIZE: "no_eta", 0.5: "half", 2: "twice"}
+    if n > 1:
+        # The last batch is shorter than the others, which were right to be divided by their size.
+        short = {n / BATCH_SIZE: "sum_by_minibatch"} if n < BATCH_SIZE else {}
+        sums = {n: "sum", n / len(POINTS): "sum_by_all", n / len(FEW): "sum_by_t"}
+        usual |= {**sums, **short}
+    for expected, key in usual.items():
+        if abs(ratio / expected - 1) < 0.002 and expected != 1:
+            return Said(key, n=n, all=len(POINTS))
+    if ratio < 0:
+        return Said("uphill")
+    eta = ratio * STEP_SIZE
+    return Said("length", ratio=f"{ratio:.3g}", eta=f"{eta:.3g}", given=STEP_SIZE)
 
 
 def elsewhere(step: Step, number: int, expected: Vector, of_what: Said) -> Said:
@@ -181,46 +202,3 @@ def elsewhere(step: Step, number: int, expected: Vector, of_what: Said) -> Said:
 def close(one: Vector, other: Vector) -> bool:
     """Return whether two movements are equal, but for rounding in single precision."""
     return bool(np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other) + 2e-6)
-
-
-def batches_of(trial: Try) -> list[list[Places]]:
-    """Return the batches of each epoch of a try.
-
-    Args:
-        trial: of two epochs, or of one if it has stopped too early.
-
-    Returns:
-        For each epoch, the places in `FEW` of each of its batches.
-
-    Raises:
-        NotYet: if they have other sizes than a loader's.
-    """
-    asked = [places for places in places_asked(trial) if len(places) < len(FEW)]
-    sizes = [len(places) for places in asked]
-    half = len(asked) // 2
-    if sizes not in (2 * BATCH_SIZES, BATCH_SIZES):  # one epoch only is told of elsewhere
-        raise NotYet("batch_sizes", sizes=_words(sizes[: half or 1]) if sizes else len(FEW))
-    return [asked[:half], asked[half:]] if len(sizes) == 6 else [asked]
-
-
-def require_shuffled(trial: Try) -> None:
-    """Refuse batches that leave out a point, or that always come in the same order.
-
-    Args:
-        trial: of two epochs, or of one if it has stopped too early.
-
-    Raises:
-        NotYet: if they do.
-    """
-    orders = [np.concatenate(batches) for batches in batches_of(trial)]
-    for order in orders:
-        if sorted(order) != [*range(len(FEW))]:
-            raise NotYet("not_each_once")
-        if sorted(order) == [*order]:
-            raise NotYet("unshuffled")
-    if len(orders) == 2 and (orders[0] == orders[1]).all():
-        raise NotYet("same_order")
-
-
-def _words(sizes: Iterable[int]) -> str:
-    return ", ".join(map(str, sizes))

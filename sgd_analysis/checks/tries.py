@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import linecache
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sgd_analysis._random_state import seed_all
-from sgd_analysis.checks.messages import NotYet, Said
+from sgd_analysis.checks.errors import require_no_hole, told_error
+from sgd_analysis.checks.messages import NotYet
 from sgd_analysis.checks.points import Vector
 
 Loop = Callable[..., Any]
+_OFTEN = 5000  # two epochs of all 2000 points, one by one
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,17 @@ class _TooManyCalls(BaseException):
 class _Model:
     """The parabola f(w, x), which counts its calls, and ends a loop that does not end."""
 
-    def __init__(self, at_most: int, keep: bool) -> None:
+    def __init__(self, weights: Tensor, at_most: int, keep: bool) -> None:
         self.calls: list[Call] = []
         self.n_calls = 0
-        self._at_most, self._keep = at_most, keep
+        self._weights, self._at_most, self._keep = weights, at_most, keep
 
     def __call__(self, w: Any, x: Any) -> Any:
+        if x is self._weights:
+            raise NotYet("swapped")
         value = w[0] * x * x + w[1] * x + w[2]
         self.n_calls += 1
-        if self.n_calls > 3 * self._at_most + 20:  # it may look at f for itself, too
+        if self.n_calls > _OFTEN + 5 * self._at_most:  # it may end, with too many steps
             raise _TooManyCalls
         if self._keep:
             self.calls.append(Call(_vector(w), _vector(x)))
@@ -72,7 +75,7 @@ def try_loop(
         points: (n, 2) inputs and targets.
         settings: what the loop is given after its points, in order.
         calls: how many calls of f are enough.
-        quiet: whether to hide what it prints, and to keep its calls.
+        quiet: whether to hide its bars, too, and to keep its calls.
         seed: of the global generators.
 
     Returns:
@@ -81,15 +84,19 @@ def try_loop(
     Raises:
         NotYet: if it raises, or goes on for ever.
     """
-    model, w = _Model(calls, keep=quiet), torch.zeros(3, requires_grad=True)
+    w = torch.zeros(3, requires_grad=True)
+    model = _Model(w, calls, keep=quiet)
     seed_all(seed)
-    with _silence() if quiet else contextlib.nullcontext():
+    with _silence() if quiet else contextlib.redirect_stdout(io.StringIO()):
         try:
             returned = loop(model, w, points.clone(), *settings)
         except _TooManyCalls:
             raise NotYet("endless", calls=model.n_calls, enough=calls) from None
+        except NotYet:
+            raise
         except (Exception, SystemExit) as error:
-            raise NotYet(_told(error, loop, w)) from None
+            moved = any(call.weights.any() for call in model.calls)
+            raise NotYet(told_error(error, loop, w, moved)) from None
     code = getattr(loop, "__code__", None)
     if not model.n_calls and ... in getattr(code, "co_consts", ()):
         raise NotYet("hole", where="")
@@ -97,15 +104,15 @@ def try_loop(
     return Try(model.calls, _vector(w), gradient, returned)
 
 
-def require_signature(function: object, names: str) -> None:
-    """Refuse what does not take so many arguments.
+def require_written(function: object, names: str) -> None:
+    """Refuse what does not take so many arguments, or has a hole.
 
     Args:
         function: what a reader has given to be checked.
         names: what the arguments are called, with commas between them.
 
     Raises:
-        NotYet: if it is no function, or one of other arguments.
+        NotYet: if it is no function, or one of other arguments, or has a hole.
     """
     if not callable(function):
         raise NotYet("not_a_function", given=function)
@@ -113,6 +120,7 @@ def require_signature(function: object, names: str) -> None:
         inspect.signature(function).bind(*names.split(", "))
     except TypeError as error:
         raise NotYet("signature", names=names, message=error) from None
+    require_no_hole(function)
 
 
 def printed_by(function: Loop, *arguments: object) -> str:
@@ -132,7 +140,7 @@ def printed_by(function: Loop, *arguments: object) -> str:
         try:
             function(*arguments)
         except (Exception, SystemExit) as error:
-            raise NotYet(_told(error, function)) from None
+            raise NotYet(told_error(error, function)) from None
     return printed.getvalue()
 
 
@@ -159,33 +167,6 @@ def _silence() -> Iterator[io.StringIO]:
             yield printed
     finally:
         tqdm.__init__ = start
-
-
-def _told(error: BaseException, function: Loop, w: Tensor | None = None) -> Said:
-    message, where = str(error), _where(error, function)
-    if "ellipsis" in message:
-        return Said("hole", where=where)
-    if "leaf Variable that requires grad" in message:
-        return Said("no_grad", where=where)
-    if "does not require grad" in message:
-        return Said("no_way_back", where=where)
-    if w is not None and (w.grad is None or not w.any()) and "NoneType" in message:
-        return Said("no_gradient", where=where)
-    return Said("error", kind=type(error).__name__, message=message, where=where)
-
-
-def _where(error: BaseException, function: Loop) -> Said | str:
-    """Return the last line of the function's own file that the error came through, if any."""
-    path = getattr(getattr(function, "__code__", None), "co_filename", None)
-    trace, line = error.__traceback__, 0
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == path:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    if not line:
-        return ""
-    code = linecache.getline(str(path), line).strip()
-    return Said("where_code", line=line, code=code) if code else Said("where", line=line)
 
 
 def _vector(values: Any) -> Vector:

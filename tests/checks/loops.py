@@ -1,17 +1,20 @@
 """A reader's loops, right but for one line."""
 
+import linecache
 import textwrap
 
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sgd_analysis.checks.points import POINTS
+
 STEP = "loss.backward()\nwith torch.no_grad():\n    w -= eta * w.grad\n    w.grad.zero_()"
 SINGLE = """
 def sgd(f, w, t, eta=0.00001, epsilon=0.001, nepoch=100):
     for epoch in range(1, nepoch + 1):
         for x, y in SAMPLES:
-            loss = (y - f(w, x)) ** 2
+            loss = OF_ONE
             STEP
         AFTER
         if RULE:
@@ -48,6 +51,7 @@ def sgd(loader):
 """
 USUAL = {
     "SAMPLES": "t",
+    "OF_ONE": "(y - f(w, x)) ** 2",
     "AFTER": "pass",
     "RULE": "loss.item() < epsilon",
     "STEP": STEP,
@@ -73,8 +77,11 @@ def written(template, **changed):
             for name, code in parts.items():
                 line = line.replace(name, code)
         lines.append(line)
-    names = {"torch": torch, "DataLoader": DataLoader, "tqdm": tqdm}
-    exec("\n".join(lines), names)
+    names = {"torch": torch, "DataLoader": DataLoader, "tqdm": tqdm, "POINTS": POINTS}
+    source = "\n".join(lines)
+    path = f"<reader's cell {hash(source)}>"
+    linecache.cache[path] = len(source), None, source.splitlines(True), path
+    exec(compile(source, path, "exec"), names)
     return names["sgd"]
 
 

@@ -1,9 +1,19 @@
+import textwrap
+
 import pytest
 
 from sgd_analysis import checks
 from tests.checks.loops import DESCENT, STEP, without, written
 
 BY_HAND = "with torch.no_grad():\n    "
+
+SAMPLES = "for x, y in t:\n    loss = (y - f(w, x)) ** 2\n" + textwrap.indent(STEP, "    ")
+IN_A_LOOP = SAMPLES.replace("x, y in", "_ in").replace(" ** 2\n", " ** 2\n    loss = loss.mean()\n")
+ONE_BY_ONE = """for k in range(3):
+    w.data[k] -= eta * (2 * (f(w, x) - y) * x ** (2 - k)).mean().item()"""
+AGAIN = """gradient = [(2 * (f(w, x) - y) * x ** (2 - k)).mean().item() for k in range(3)]
+w.data -= eta * torch.tensor(gradient)"""
+RETURNED = STEP.replace("loss.b", "grad = loss.b").replace("w.grad\n", "grad\n")
 
 
 def said(**changed):
@@ -16,7 +26,9 @@ def said(**changed):
         {},
         {"STEP": STEP.replace("loss.backward()", "w.grad = None\nloss.backward()")},
         {"STEP": "loss.backward()\nw.data.sub_(eta * w.grad)\nw.grad.data.zero_()"},
+        {"LOSS": "torch.mean((y - f(w, x)[..., :]) ** 2)"},  # dots that are no hole
         {"LOSS": "torch.mean(torch.pow(f(w, x) - y, 2)) + 0 * f(w, x).sum()"},  # asks twice
+        {"STEP": AGAIN},
     ],
 )
 def test_gradient_descent_is_right_however_it_is_written(right):
@@ -26,10 +38,27 @@ def test_gradient_descent_is_right_however_it_is_written(right):
 
 
 WRONG = [
-    ({"LOSS": "..."}, "there is still a hole"),
-    ({"LOSS": "...", "STEP": "...", "RULE": "..."}, "there is still a hole"),
+    ({"LOSS": "..."}, "there is still a hole, “...” (line 5: loss = ...)"),
+    ({"LOSS": "...", "STEP": "...", "RULE": "..."}, "“...” (line 5: loss = ...)"),
+    ({"STEP": "...", "RULE": "..."}, "“...” (line 6: ...)"),
     ({"LOSS": "torch.sum((y - f(w, x)) ** 2)"}, "that is the sum of the squares; take their mean"),
-    ({"LOSS": "torch.mean((y - f(w, x)) ** 2) / 2"}, "0.5 times as long"),
+    (
+        {"LOSS": "torch.mean((y - f(w, x)) ** 2) / 2"},
+        "half as long as eta times the gradient of the loss: is there",
+    ),
+    ({"LOSS": "torch.mean((y - f(w, x)) ** 2) * 2"}, "is there a factor 2 too many?"),
+    ({"LOSS": "torch.mean((y - f(w, x)) ** 2) * 3"}, "is 3 times as long as it should be: 0.009 t"),
+    ({"LOSS": "1 / 2000 * torch.sum((y - f(w, x)) ** 2)"}, "divided by 2000, the number of all"),
+    ({"STEP": AGAIN.replace("2 *", "1 *")}, "or is a 2 of the derivative missing?"),
+    ({"LOSS": "(y - f(w, x)) ** 2"}, "one number a point: take their mean; RuntimeError: grad can"),
+    ({"LOSS": "((y - f(w, x)) ** 2).mean"}, "are its () missing, as in .mean() or .item()?; Attri"),
+    ({"RULE": "loss.item < epsilon"}, "are its () missing"),
+    ({"LOSS": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
+    ({"LOSS": "torch.nn.MSELoss"}, "MSELoss() has to be made first"),
+    ({"LOSS": "torch.mean((y - f(x, w)) ** 2)"}, "it is f(w, x), the weights first"),
+    ({"STEP": RETURNED}, "backward() returns nothing, the gradient is in w.grad (line 8"),
+    ({"STEP": STEP.replace("w.grad\n", "loss.grad\n")}, "is None: backward() returns nothing"),
+    ({"STEP": f"w.grad.zero_()\n{without('w.grad.zero_()')}"}, "with w.grad = None (line 6: w.g"),
     ({"LOSS": "torch.mean(abs(y - f(w, x)))"}, "the differences y - f(w, x) are not squared"),
     ({"LOSS": "torch.mean(y - f(w, x))"}, "the differences y - f(w, x) are not squared"),
     ({"LOSS": "torch.linalg.norm(y - f(w, x))"}, "the differences y - f(w, x) are not squared"),
@@ -39,10 +68,17 @@ WRONG = [
     ({"LOSS": "0 * w.sum()"}, "f is never asked"),
     ({"LOSS": "torch.mean((x - f(w, y)) ** 2)"}, "f is asked for inputs that are not in t"),
     ({"LOSS": "torch.mean((y[:9] - f(w, x[:9])) ** 2)"}, "9 of the 25 points"),
+    ({"LOSS": "None", "STEP": SAMPLES}, "f is asked for 1 of the 25 points"),
+    ({"LOSS": "0", "STEP": IN_A_LOOP}, "an epoch makes 25 steps, and should make 1: is the"),
+    ({"STEP": ONE_BY_ONE}, "the weights are changed one after the other"),
+    ({"LOSS": "torch.mean((y - f(w, POINTS[: len(y), 0])) ** 2)"}, "points that are not in t"),
     ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),
     ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before are still"),
     ({"STEP": STEP.replace("eta * ", "")}, "multiply it by eta"),
-    ({"STEP": STEP.replace("eta", "0.0002")}, "is it the eta that was given?"),
+    (
+        {"STEP": STEP.replace("eta", "0.0002")},
+        "0.0002 times the gradient, where eta is 0.003; is it the eta",
+    ),
     ({"STEP": without("loss.backward()")}, "at the step, w.grad is None"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": "loss.backward()"}, "w is what it was, though there is a gradient"),
@@ -54,8 +90,9 @@ WRONG = [
         "and w the tensor that was given",
     ),
     ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
-    ({"RULE": "..."}, "it stops after epoch 1, though"),
-    ({"RULE": "False"}, "it goes on though its loss is far below epsilon"),
+    ({"RULE": "..."}, "there is still a hole, “...” (line 10: if ...:)"),
+    ({"RULE": "epsilon == 3"}, "it goes on though its loss is far below epsilon: which side"),
+    ({"RULE": "loss < 0.1"}, "which it never looks at: compare the loss with the epsilon that is"),
     ({"RULE": "epoch == nepoch"}, "it returns 2 though no loss was below epsilon"),
     ({"RULE": "torch.mean((y - f(w, x)) ** 2) < epsilon"}, "the loss after the step"),
     ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss before"),
@@ -79,6 +116,19 @@ def test_each_usual_mistake_is_told_from_the_others(changed, expected):
 def test_a_loop_that_is_right_but_for_all_points_is_told_where_it_ends():
     answer = said(EPOCHS="range(1, min(nepoch, 50) + 1)")
     assert answer.endswith("with all 2000 points it returns None, not 9340")
+
+
+def test_an_epsilon_of_another_name_is_not_taken_for_one_that_is_never_looked_at():
+    def sgd(f, w, t, eta, eps, nepoch):
+        for epoch in range(nepoch):
+            loss = ((t[:, 1] - f(w, t[:, 0])) ** 2).mean()
+            w.grad = None
+            loss.backward()
+            w.data -= eta * w.grad
+            if loss < -abs(eps):
+                return epoch
+
+    assert checks.gradient_descent(sgd).endswith("which side should stop it?")
 
 
 def test_the_ready_made_loss_has_to_be_asked():

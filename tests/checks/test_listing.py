@@ -26,7 +26,8 @@ def test_a_line_a_sample_is_right_counted_from_zero_or_one(lines):
 
 
 WRONG = [
-    ("...", "it prints nothing"),
+    ("...", "there is still a hole, “...” (line 3: ...)"),
+    ("pass", "it prints nothing"),
     ("print(next(iter(loader)).shape)", "this one has 2: torch.Size([10, 2])"),
     ("for i, batch in enumerate(loader):\n    print(i, batch)", "this one has 3: 0 tensor("),
     (LINES + "\n    break", "it prints 10 lines for 25 samples"),

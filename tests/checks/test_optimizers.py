@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sgd_analysis import checks
-from tests.checks.loops import BATCHES, written
+from tests.checks.loops import BATCHES, USUAL, written
 
 METHODS = [
     torch.optim.RMSprop,
@@ -41,9 +41,17 @@ WRONG = [
     ({"MADE": "pass"}, "NameError: name 'optimizer' is not defined"),
     ({"MADE": MADE.replace("RMSprop", "Adam")}, "a step of Adam, and RMSprop was asked for"),
     ({"MADE": MADE.replace("RMSprop", "SGD")}, "a step of SGD, and RMSprop was asked for"),
-    ({"MADE": MADE.replace("eta", "0.01")}, "RMSprop's step 1 leads from (0, 0, 0) to (0.03"),
-    ({"MADE": "pass", "BEGIN": MADE}, "in each epoch the optimizer forgets"),
-    ({"STEP": "..."}, "the order is zero_grad(), backward(), step()"),
+    ({"MADE": MADE.replace("eta", "0.02")}, "of lr=0.02, and 0.003 is given: give the optimizer"),
+    ({"MADE": MADE.replace(", lr=eta", "")}, "these are the steps of lr=0.01, and 0.003 is given"),
+    ({"MADE": "pass", "BEGIN": MADE}, "with each epoch the optimizer forgets"),
+    ({"STEP": f"{MADE}\n{STEPS}"}, "with each batch the optimizer forgets what it has learned"),
+    ({"STEP": STEPS.replace("loss.b", "(loss**2).b")}, "RMSprop's step 2 leads from"),
+    ({"ADD": "loss = torch.nn.functional.mse_loss(f(w, x), y)"}, "is the loss after the step, and"),
+    ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "a loader too, as DataLoader(t, …)"),
+    ({"STEP": "...", "MADE": "optimizer = ..."}, "a hole, “...” (line 3: optimizer = ...)"),
+    ({"STEP": "..."}, "there is still a hole, “...” (line 11: ...)"),
+    ({"MADE": MADE.replace("[w]", "w")}, "the optimizer wants a list of what it changes, [w]"),
+    ({"STEP": "pass"}, "the order is zero_grad(), backward(), step()"),
     ({"STEP": f"{BACKWARD}\noptimizer.step()"}, "the gradients of the steps before"),
     ({"STEP": f"{BACKWARD}\n{STEPS.replace(BACKWARD, '')}"}, "the order is zero_grad()"),
     ({"STEP": f"optimizer.step()\noptimizer.zero_grad()\n{BACKWARD}"}, "the first batch moves"),

@@ -19,13 +19,17 @@ def test_drawn_samples_are_right_and_their_last_loss_need_not_be_small(drawn):
 
 WHOLE = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
 WRONG = [
-    ({"STEP": "..."}, "does anything call loss.backward()?"),
+    ({"STEP": "..."}, "there is still a hole, “...” (line"),
+    ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),
     ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before"),
     ({"STEP": "loss.backward()", "AFTER": STEP.partition("\n")[2]}, "w moves once an epoch"),
     ({"STEP": "pass", "AFTER": STEP}, "w moves once an epoch, and should with each sample"),
     ({"RULE": f"{WHOLE} < epsilon"}, "the loss of all samples at the epoch's end, and should be"),
     ({"RULE": "(y - f(w, x)) ** 2 < epsilon"}, "the loss after the step, and should be"),
+    ({"OF_ONE": "y - f(w, x)"}, "are not squared; the loss of a sample is its square"),
+    ({"OF_ONE": "(y - f(w, x)) ** 2 / 2"}, "times the gradient of the loss: is there a factor ½"),
+    ({"OF_ONE": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
     ({"SAMPLES": "t[:-1]"}, "2 epochs should make 50 steps, and make 48"),
 ]
 

@@ -25,15 +25,28 @@ GIVEN_ORDER = USUAL["LOADER"].replace("True", "False")
 CUT = USUAL["LOADER"].replace("True", "True, drop_last=True")
 TWICE = "list(DataLoader(t[:15].repeat(2, 1)[:25], batch_size=10, shuffle=True))"
 STEP_AFTER = {"STEP": "loss.backward()", "AFTER": "running_loss /= len(t)\n" + STEP[16:]}
+PADDED = SUM["ADD"].replace("len(batch)", "minibatch")
+AGAIN = "running_loss += torch.mean((y - f(w, x)) ** 2).item() * len(batch)"
 AT_END = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
 WRONG = [
-    ({"STEP": "..."}, "does anything call loss.backward()?"),
+    ({"STEP": "..."}, "there is still a hole, “...” (line"),
+    ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before"),
     ({"STEP": STEP.replace("loss", "(len(x) * loss)")}, "10 times too long"),
     (STEP_AFTER, "w moves once an epoch, and should with each batch"),
     ({"ADD": UNWEIGHTED}, "is the sum of the batches' means divided by the number of samples"),
     ({"ADD": UNWEIGHTED, "AFTER": "running_loss /= len(loader)"}, "is the mean of the batches'"),
     ({"ADD": UNWEIGHTED, "AFTER": "pass"}, "is the sum of the batches' means (weigh"),
+    ({"ADD": "pass"}, "is 0 (what does each batch add to it?), and should be the mean over all"),
+    ({"AFTER": "running_loss /= minibatch"}, "is a sum over all samples divided by minibatch"),
+    ({"AFTER": "running_loss /= 2000"}, "is a sum over all samples divided by 2000"),
+    ({"AFTER": "running_loss /= len(loader) * minibatch"}, "divided by len(loader) * minibatch"),
+    ({"ADD": PADDED}, "times minibatch, divided by the num"),
+    ({"ADD": PADDED, "AFTER": "running_loss /= len(loader)"}, "divided by the number of batches"),
+    ({"ADD": UNWEIGHTED, "AFTER": "running_loss /= minibatch"}, "means divided by minibatch"),
+    ({"ADD": AGAIN}, "is the mean over all samples of the losses after the steps"),
+    ({"STEP": STEP.replace("loss", "(len(x) * loss / len(t))")}, "is divided by len(t); divide it"),
+    ({"STEP": STEP.replace("loss", "(len(x) * loss / minibatch)")}, "batch of 5 points is divided"),
     ({"ADD": SUM["ADD"].replace("+", "")}, "is what the last batch alone adds"),
     ({"AFTER": "pass"}, "is a sum over all samples (divide"),
     ({"AFTER": "running_loss /= len(loader)"}, "divided by the number of batches (divide it"),
@@ -43,6 +56,11 @@ WRONG = [
     ({"LOADER": GIVEN_ORDER}, "shuffle=True is missing"),
     ({"BEGIN": "torch.manual_seed(0)"}, "each epoch has the same order"),
     ({"LOADER": OTHER_SIZE}, "yours have 5, 5, 5, 5, 5"),
+    ({"LOADER": "DataLoader(t, shuffle=True)"}, "one point each; give the loader batch_size=mini"),
+    ({"LOADER": "DataLoader(t)"}, "your batches hold one point each"),
+    ({"LOADER": USUAL["LOADER"].replace("minibatch", "2")}, "yours have 2, 2, 2, 2, 2, 2, …"),
+    ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "a loader too, as DataLoader(t, …)"),
+    ({"LOADER": "DataLoader(POINTS)"}, "f is asked for points that are not in t"),
     ({"LOADER": CUT}, "yours have 10, 10"),
     ({"LOADER": TWICE}, "an epoch should see each of the 25 points once"),
 ]

@@ -72,11 +72,18 @@ def test_no_global_random_state_is_left_changed(check):
     assert RandomStates() == before
 
 
-def test_only_the_last_whole_run_prints_and_shows_its_bar(capsys):
+def test_no_try_prints_and_only_the_last_whole_run_shows_its_bar(capsys):
     checks.gradient_descent(written(DESCENT, RESULT="return print('stop') or epoch"))
-    assert capsys.readouterr().out == "stop\n"
+    shown = capsys.readouterr()
+    assert shown.out == "" and "/10000 [" in shown.err
     checks.gradient_descent(written(DESCENT, STEP="print('step')", EPOCHS="tqdm(range(2))"))
     assert capsys.readouterr() == ("", "")
+
+
+def test_holes_are_found_without_a_source_where_running_meets_them():
+    names = {}
+    exec("def sgd(f, w, t, *_):\n    loss = f(w, t[:, 0]) - ...", names)
+    assert "there is still a hole" in checks.gradient_descent(names["sgd"])
 
 
 def test_the_bars_of_a_notebook_are_hidden_too():
