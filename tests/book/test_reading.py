@@ -39,6 +39,10 @@ STUMBLING_BLOCKS = (ROOT / "tests/book/reading.js").read_text(encoding="utf-8")
 HIDDEN = """(elements) => elements.filter((element) => !element.checkVisibility({
     contentVisibilityAuto: true, opacityProperty: true, visibilityProperty: true,
 }) || element.getBoundingClientRect().height === 0).map((element) => element.outerHTML)"""
+AT_REST = """async () => {
+    await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+    await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
+}"""
 AXE_OPTIONS = {
     "resultTypes": ["violations"],
     # axe-core would read the style sheets once more, and look for what they import beside the page.
@@ -109,6 +113,7 @@ class Reader:
     def on_paper(self) -> dict[str, list[str]]:
         """What a print of the open page would lack, and what it would give away."""
         self.tab.emulate_media(media="print")
+        self.tab.evaluate(AT_REST)
         folded = self.tab.locator("details:not(.solution, .solution *) > :not(summary)")
         lacking: list[str] = folded.evaluate_all(HIDDEN)
         solved = self.tab.locator("details.solution:visible").all_inner_texts()

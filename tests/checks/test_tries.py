@@ -73,10 +73,14 @@ def test_no_global_random_state_is_left_changed(check):
 
 
 def test_no_try_prints_and_only_the_last_whole_run_shows_its_bar(capsys):
-    checks.gradient_descent(written(DESCENT, RESULT="return print('stop') or epoch"))
+    epochs = "tqdm(range(1, nepoch + 1), disable=False)"  # also where TQDM_DISABLE is set
+    result = "return print('stop') or epoch"
+    checks.gradient_descent(written(DESCENT, EPOCHS=epochs, RESULT=result))
     shown = capsys.readouterr()
     assert shown.out == "" and "/10000 [" in shown.err
-    checks.gradient_descent(written(DESCENT, STEP="print('step')", EPOCHS="tqdm(range(2))"))
+    checks.gradient_descent(
+        written(DESCENT, STEP="print('step')", EPOCHS="tqdm(range(2), disable=False)")
+    )
     assert capsys.readouterr() == ("", "")
 
 
