@@ -18,9 +18,10 @@ FENCE = re.compile(
     r"(?P<content>.*?)^(?P=fence)[ \t]*$",
     re.M | re.S,
 )
+SOLUTION = re.compile(r"^:::\{solution-start\}.*?^:::\{solution-end\}\n:::$", re.M | re.S)
 FOLDED = re.compile(  # solutions, and boxes of :class: dropdown
-    r"^:::\{solution-start\}.*?^:::\{solution-end\}|^:::\{solution\}.*?^:::$"
-    r"|^:::\{admonition\}[^\n]*\n:class: dropdown$.*?^:::$",
+    SOLUTION.pattern
+    + r"|^:::\{solution\}.*?^:::$|^:::\{admonition\}[^\n]*\n:class: dropdown$.*?^:::$",
     re.M | re.S,
 )
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.M | re.S)
@@ -61,6 +62,12 @@ class Block:
     def settings(self) -> dict[str, Any]:
         """What the book is told about a cell."""
         return dict(self.options.get("mystnb", {}))
+
+    @property
+    def code(self) -> str:
+        """What a cell executes: its content without what the book is told about it."""
+        settings = r"\A---\n.*?^---\n|^:[\w-]+:[^\n]*$|^from myst_nb import glue$"
+        return re.sub(settings, "", self.content, flags=re.M | re.S)
 
 
 def emptied(match: re.Match[str]) -> str:

@@ -43,7 +43,7 @@ def defined(cell: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-OF_THE_BOOK = Counter(letter for row in rows("symbol") for letter in dict.fromkeys(defined(row[0])))
+OF_THE_BOOK = Counter(letter for row in rows("symbol") for letter in defined(row[0]))
 OF_A_PAGE = {re.findall(r"\]\(([\w/-]+)\.md\)", row[0])[0]: defined(row[1]) for row in rows("page")}
 
 

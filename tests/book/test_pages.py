@@ -13,12 +13,11 @@ import sgd_analysis
 from book._ext.book_names import TEMPLATE
 from tests.book import contents
 from tests.book.chapter_checks import OF_A_CHAPTER, OF_A_DEEP_PAGE
-from tests.book.markup import Page
+from tests.book.markup import SOLUTION, Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check
 
 ROOT = contents.ROOT
 BOOK = ROOT / "book"
-ALL_CHECKS = [*OF_A_PAGE, *OF_A_CHAPTER]
 
 CHAPTERS = [page for page in PAGES if str(page).removesuffix(".md") in contents.CHAPTERS]
 
@@ -78,14 +77,13 @@ def test_a_page_cites_chapters_by_their_numbers(page: Page) -> None:
 
 def names_that_only_solutions_define(page: Page) -> set[str]:
     """Return what cells use that nothing defines once a page's solutions are left out."""
-    folded = re.finditer(r"^:::\{solution-start\}.*?^:::\{solution-end\}", page.text, re.M | re.S)
-    spans = [(page.line_at(found.start()), page.line_at(found.end())) for found in folded]
+    folded = [found.span() for found in SOLUTION.finditer(page.text)]
+    spans = [(page.line_at(start), page.line_at(end)) for start, end in folded]
     used: set[str] = set()
     defined: dict[bool, set[str]] = {True: set(), False: set()}
     for cell in page.cells:
         solves = any(start < cell.line < end for start, end in spans)
-        source = re.sub(r"\A---\n.*?^---\n|^:[\w-]+:.*$", "", cell.content, flags=re.M | re.S)
-        for node in ast.walk(ast.parse(source)):
+        for node in ast.walk(ast.parse(cell.code)):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
                 used |= set() if solves else {node.id}
             else:

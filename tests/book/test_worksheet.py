@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from tests.book.contents import ROOT
-from tests.book.markup import Block, Page, blocks
-from tests.book.test_your_turn import HOLE, STEP, indented
+from tests.book.markup import SOLUTION, Block, Page, blocks
+from tests.book.test_your_turn import STEP, filled
 
 PAGE = Page(ROOT / "book/worksheet.md")
-SOLUTION = re.compile(r"^:::\{solution-start\}.*?^:::\{solution-end\}\n:::$", re.M | re.S)
 CHECKED = re.compile(r"^(?:print\(|said = )checks\.(\w+)\(", re.M)
 RUNNING = "    running_loss += loss.item() * len(x)"
 SHOW = """
@@ -61,24 +60,16 @@ def unsolved() -> list[Block]:
     return [block for block in blocks(SOLUTION.sub("", PAGE.text)) if block.name == "code-cell"]
 
 
-def code_of(cell: Block) -> str:
-    code = re.sub(r"\A---\n.*?^---\n|^:tags:.*$", "", cell.content, flags=re.M | re.S)
-    return code.replace("from myst_nb import glue\n", "")
-
-
-STEPS = {found[1]: code_of(cell) for cell in unsolved() if (found := CHECKED.search(cell.content))}
+STEPS = {found[1]: cell.code for cell in unsolved() if (found := CHECKED.search(cell.content))}
 
 
 def said_of(step: str, fillings: list[str]) -> str:
     """Return what the check of a step says, with the holes of its cell filled."""
     names: dict[str, Any] = {}
     for cell in unsolved()[:2]:  # the imports and the data
-        exec(code_of(cell), names)
-    lines, left = [], iter(fillings)
-    for line in STEPS[step].split("\n"):
-        lines.append(indented(line, next(left)) if HOLE.match(line) else line)
-    exec(re.sub(r"^print\((checks.*)\)$", r"said = \1", "\n".join(lines), flags=re.M), names)
-    assert next(left, None) is None, "there are fewer holes than fillings"
+        exec(cell.code, names)
+    code = filled(STEPS[step], fillings)
+    exec(re.sub(r"^print\((checks.*)\)$", r"said = \1", code, flags=re.M), names)
     return str(names["said"])
 
 
@@ -89,7 +80,7 @@ def test_the_steps_have_the_order_of_the_source_notebook() -> None:
 def test_no_cell_needs_what_only_a_solution_defines(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     for cell in unsolved():
-        exec(code_of(cell), names)
+        exec(cell.code, names)
     answers = re.findall(r"^(?:not yet|right): .*$", capsys.readouterr().out, re.M)
     assert len(answers) == len(RIGHT) and all(said.startswith("not yet") for said in answers)
 

@@ -130,21 +130,25 @@ def indented(line: str, code: str) -> str:
     return "\n".join(margin + part for part in lines if part.strip())
 
 
+def filled(code: str, fillings: list[str]) -> str:
+    """Return code with its holes filled, all of them."""
+    lines, left = [], iter(fillings)
+    for line in code.split("\n"):
+        lines.append(indented(line, next(left)) if HOLE.match(line) else line)
+    assert next(left, None) is None, "there are fewer holes than fillings"
+    return "\n".join(lines)
+
+
 def said_of(page: str, fillings: list[str]) -> str:
     """Return what the chapter's check says of its cell, with its holes filled."""
-    cells = [cell.content for cell in Page(ROOT / f"book/{page}.md").cells]
-    imports = re.sub(r"\A---\n.*?^---\n", "", cells[0], flags=re.M | re.S)
+    cells = [cell.code for cell in Page(ROOT / f"book/{page}.md").cells]
     names: dict[str, Any] = {}
-    exec(imports.replace("from myst_nb import glue", ""), names)
+    exec(cells[0], names)
     cell = next(
         text for text in cells if re.search(r"^\s*(?:\.\.\.|\w+ = \.\.\.|if \.\.\.)", text, re.M)
     )
-    lines, left = [], iter(fillings)
-    for line in cell.split("\n"):
-        lines.append(indented(line, next(left)) if HOLE.match(line) else line)
-    code = re.sub(r"print\(((?:checks\.\w+|check)\(\w+\))\)", r"said = \1", "\n".join(lines))
-    exec(code, names)
-    assert next(left, None) is None, "there are fewer holes than fillings"
+    printed = r"print\(((?:checks\.\w+|check)\(\w+\))\)"
+    exec(re.sub(printed, r"said = \1", filled(cell, fillings)), names)
     return str(names["said"])
 
 
