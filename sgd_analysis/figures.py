@@ -12,29 +12,30 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-# The same kind of curve looks the same everywhere; each has a colour and a dash pattern.
-MEASURED: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 2.5}
-PREDICTED: dict[str, Any] = {"color": "#D55E00", "linestyle": (0, (5, 3)), "linewidth": 1.8}
-BACKDROP: dict[str, Any] = {"color": "#808080", "linestyle": "-", "linewidth": 7, "alpha": 0.45}
-REFERENCE: dict[str, Any] = {"color": "#4D4D4D", "linestyle": ":", "linewidth": 1.5}
-# Where both are drawn: what a loop prints, its weights moving, and what holds at fixed weights.
+# The register: a colour means one thing in the whole book, and each kind of curve has a dash
+# pattern besides. First, which of the numbers of a training loop a curve is.
 PRINTED: dict[str, Any] = {"color": "#0072B2", "linestyle": "-", "linewidth": 2, "marker": "o"}
 OF_THE_MODEL: dict[str, Any] = {**PRINTED, "color": "#D55E00", "linestyle": "--", "marker": "s"}
+# Anything else that was measured; several values of a parameter are its shades (matplotlibrc).
+MEASURED: dict[str, Any] = {"color": "#2F9A72", "linestyle": "-", "linewidth": 2.5}
+PREDICTED: dict[str, Any] = {"color": "#000000", "linestyle": (0, (5, 3)), "linewidth": 1.8}
+REFERENCE: dict[str, Any] = {"color": "#4D4D4D", "linestyle": ":", "linewidth": 1.5}
+BACKDROP: dict[str, Any] = {"color": "#808080", "linestyle": "-", "linewidth": 7, "alpha": 0.45}
 
-# Where several curves of a kind meet, each kind keeps its colour and dashes through the book.
+# Where several optimizers or orders meet. Shuffled mini-batches are plain SGD, and look like it.
 METHODS: dict[str, dict[str, Any]] = {
-    "gradient descent": {"color": "#0072B2", "linestyle": "-"},
-    "SGD": {"color": "#D55E00", "linestyle": "--"},
-    "momentum": {"color": "#009E73", "linestyle": "-."},
-    "RMSprop": {"color": "#CC79A7", "linestyle": ":"},
-    "Adam": {"color": "#7A5600", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "gradient descent": {"color": "#744E03", "linestyle": "-"},
+    "SGD": {"color": "#867CDC", "linestyle": "--"},
+    "momentum": {"color": "#0C3801", "linestyle": "-."},
+    "RMSprop": {"color": "#AE6E99", "linestyle": ":"},
+    "Adam": {"color": "#87894E", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 }
 ORDERS: dict[str, dict[str, Any]] = {
-    "cyclic": {"color": "#D55E00", "linestyle": "-"},
-    "shuffle_once": {"color": "#009E73", "linestyle": "-."},
-    "reshuffle": {"color": "#0072B2", "linestyle": "--"},
-    "with_replacement": {"color": "#CC79A7", "linestyle": ":"},
-    "independent": {"color": "#7A5600", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "cyclic": {"color": "#A261FC", "linestyle": "-"},
+    "shuffle_once": {"color": "#704A7D", "linestyle": "-."},
+    "reshuffle": METHODS["SGD"],
+    "with_replacement": {"color": "#430646", "linestyle": ":"},
+    "independent": {"color": "#430646", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 }
 
 

@@ -51,9 +51,11 @@ PAPER = {"light": "#FFFFFF", "dark": "#121212"}  # the pages' backgrounds
 APART = 12  # in units of CIE 1976, where 2.3 is just noticed
 
 CYCLE = [matplotlib.colors.to_hex(colour) for colour in STYLE["axes.prop_cycle"].by_key()["color"]]
-KINDS = (figures.MEASURED, figures.PREDICTED, figures.REFERENCE)
-KINDS += (*figures.METHODS.values(), *figures.ORDERS.values())
-COLOURS = sorted({*CYCLE, *(kind["color"].lower() for kind in KINDS)})
+ROLES = ("PRINTED", "OF_THE_MODEL", "MEASURED", "PREDICTED", "REFERENCE")
+REGISTER = {role: getattr(figures, role) for role in ROLES} | figures.METHODS | figures.ORDERS
+COLOURS = sorted({kind["color"].lower() for kind in REGISTER.values()})
+# Each of these pairs is one thing by two names, or two of one family.
+ONE_COLOUR = [{"SGD", "reshuffle"}, {"with_replacement", "independent"}]
 
 
 def rgb(colour):
@@ -105,9 +107,9 @@ def test_the_pages_filter_figures_in_the_dark_as_is_assumed_here():
 
 
 @pytest.mark.parametrize("mode", PAPER)
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", sorted({*COLOURS, *CYCLE}))
 def test_a_line_stands_out_from_the_page(colour, mode):
-    assert contrast(drawn(colour, mode), rgb(PAPER[mode])) >= 3
+    assert contrast(drawn(colour, mode), rgb(PAPER[mode])) >= 3.5
 
 
 @pytest.mark.parametrize("sight", SIGHT)
@@ -128,6 +130,21 @@ def test_a_line_stands_out_from_the_backdrop_it_is_drawn_on(mode, sight):
     assert min(distance(drawn(colour, mode), backdrop, sight) for colour in COLOURS) >= APART
 
 
+def test_a_colour_means_one_thing():
+    shared = [
+        {one, other}
+        for (one, first), (other, second) in combinations(REGISTER.items(), 2)
+        if first["color"].lower() == second["color"].lower()
+    ]
+    assert shared == ONE_COLOUR
+
+
+def test_the_cycle_is_shades_of_what_is_measured():
+    hues = {round(matplotlib.colors.rgb_to_hsv(rgb(colour))[0], 2) for colour in CYCLE}
+    assert CYCLE[0] == figures.MEASURED["color"].lower()
+    assert max(hues) - min(hues) < 0.03
+
+
 def test_two_lines_of_the_cycle_differ_in_their_dashes_too():
     dashes = STYLE["axes.prop_cycle"].by_key()["linestyle"]
     assert len({str(dash) for dash in dashes}) == len(CYCLE)
@@ -135,6 +152,6 @@ def test_two_lines_of_the_cycle_differ_in_their_dashes_too():
 
 def test_the_pages_draw_with_these_colours_only():
     allowed = {*COLOURS, figures.BACKDROP["color"]}
-    for page in BOOK.glob("*.md"):
+    for page in BOOK.rglob("*.md"):
         named = re.findall(r"\"(#[0-9A-Fa-f]{6})\"", page.read_text(encoding="utf-8"))
         assert {colour.lower() for colour in named} <= allowed, page.name
