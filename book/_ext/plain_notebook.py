@@ -94,7 +94,7 @@ def plain_directive(directive: re.Match[str], names: Names) -> str:
         return f"<details>{summary}\n\n{content.strip()}\n\n</details>"
     if name == "solution-start":
         return f"**Solution of {names.numbered(argument)}**"
-    if name in ("solution-end", "only"):
+    if name in ("solution-end", "only", "live"):
         return ""
     raise UnknownMarkupError(f"the directive {name} has no reading in a plain notebook")
 
