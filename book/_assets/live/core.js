@@ -31,7 +31,7 @@ const thousands = (/** @type {string} */ digits) =>
 
 /** 0.12, 1.9, 87 million, 7·10⁸³: two or three digits that a reader can say. */
 Live.number = (/** @type {number} */ value) => {
-  if (!Number.isFinite(value)) return "infinity";
+  if (!Number.isFinite(value)) return `more than 10${raised(308)}`;
   const size = Math.abs(value);
   if (size === 0) return "0";
   const sign = value < 0 ? "−" : "";
@@ -64,8 +64,8 @@ const drawn = (/** @type {string} */ tag, attributes = {}, text = "") => {
 
 // Controls: each reads and writes one entry of the state
 
-/** One of a few: { value: label } */
-Live.choice = (key, label, options) => ({ key, label, options, kind: "choice" });
+/** One of a few: { value: label }; `when(state)` says whether it is there. */
+Live.choice = (key, label, options, when = () => true) => ({ key, label, options, when, kind: "choice" });
 /** A number between two bounds, on a logarithmic scale if asked; `write` says how it is shown. */
 Live.range = (key, label, { min, max, step = 1, log = false, write = Live.number }) => ({
   ...{ key, label, min, max, step, log, write },
@@ -90,15 +90,21 @@ const makeControl = (control, state, changed) => {
     const options = Object.entries(control.options).map(([value, label]) => element("option", { value }, label));
     const select = element("select", {}, ...options);
     select.addEventListener("change", () => changed({ [control.key]: select.value }));
-    return {
-      node: element("label", {}, element("span", {}, control.label), select),
-      show: () => (select.value = state[control.key]),
+    const node = element("label", {}, element("span", {}, control.label), select);
+    const show = () => {
+      node.hidden = !control.when(state);
+      select.value = state[control.key];
     };
+    return { node, show };
   }
   const { min, max, step, log } = control;
   const there = log ? Math.log10 : Number;
-  const back = (/** @type {number} */ at) => (log ? Number((10 ** at).toPrecision(3)) : Number(at.toFixed(6)));
-  const bounds = { min: there(min), max: there(max), step: log ? 0.01 : step };
+  const back = (/** @type {number} */ at) =>
+    Math.min(max, log ? Number((10 ** at).toPrecision(3)) : Number(at.toFixed(6)));
+  // Whole strides from the least value, the last of which may end beyond the largest.
+  const stride = log ? 0.01 : step;
+  const strides = Math.ceil((there(max) - there(min)) / stride - 1e-9);
+  const bounds = { min: there(min), max: there(min) + strides * stride, step: stride };
   const input = element("input", { type: "range", ...bounds });
   const shown = element("output", { "aria-hidden": "true" });
   input.addEventListener("input", () => changed({ [control.key]: back(input.valueAsNumber) }));
@@ -131,27 +137,37 @@ const withPlay = (node, control, state, changed) => {
       if (state[control.key] >= control.max) rest();
     }, wait);
   });
-  node.querySelector("input").addEventListener("pointerdown", rest);
+  for (const touched of ["pointerdown", "input"]) node.querySelector("input").addEventListener(touched, rest);
   return element("div", { class: "live-player" }, node, button);
 };
 
 // The state in the address: #order=sorted&eta=0.0002
 
-const fromAddress = (defaults, controls) => {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const valid = (control, text) =>
-    control.kind === "choice"
-      ? text in control.options
-      : Number(text) >= control.min && Number(text) <= control.max;
+const inAddress = () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+
+const fromAddress = (controls) => {
+  const given = inAddress();
+  const read = ({ key, kind, options, min, max, step, log }) => {
+    const text = given.get(key);
+    if (kind === "choice") return Object.hasOwn(options, text) ? text : null;
+    const value = Number(text);
+    if (!(value >= min && value <= max)) return null;
+    return log ? value : min + Math.round((value - min) / step) * step;
+  };
   return controls
     .filter(({ key }) => key && given.has(key))
-    .filter((control) => valid(control, given.get(control.key)))
-    .map(({ key }) => [key, typeof defaults[key] === "number" ? Number(given.get(key)) : given.get(key)]);
+    .map((control) => [control.key, read(control)])
+    .filter(([, value]) => value !== null);
 };
 
+/** Another figure's entries stay. */
 const toAddress = (state, defaults) => {
-  const changed = Object.entries(state).filter(([key, value]) => key in defaults && value !== defaults[key]);
-  const hash = changed.length ? `#${new URLSearchParams(changed)}` : "";
+  const entries = inAddress();
+  for (const key of Object.keys(defaults)) {
+    if (state[key] === defaults[key]) entries.delete(key);
+    else entries.set(key, state[key]);
+  }
+  const hash = entries.size ? `#${entries}` : "";
   history.replaceState(history.state, "", location.pathname + location.search + hash);
 };
 
@@ -164,8 +180,8 @@ const start = (/** @type {HTMLElement} */ root) => {
   const figure = Live.figures[root.dataset.live];
   const compact = "compact" in root.dataset;
   const controls = figure.controls.filter((control) => !compact || (figure.compact ?? []).includes(control.key ?? control.label));
-  const given = fromAddress(figure.defaults, controls);
-  const state = { ...figure.defaults, ...(compact ? figure.compactDefaults : {}), ...Object.fromEntries(given) };
+  const given = fromAddress(controls);
+  const state = { ...figure.defaults, ...Object.fromEntries(given) };
   const stage = element("div", { class: "live-stage" });
   const readout = element("p", { class: "live-readout" });
   const heard = element("p", { class: "visually-hidden", role: "status" });
@@ -190,7 +206,8 @@ const start = (/** @type {HTMLElement} */ root) => {
     }, 500);
   }
   const panel = element("div", { class: "live-controls" }, ...made.map(({ node }) => node));
-  root.append(panel, stage, readout, heard);
+  stage.append(readout);
+  root.append(panel, stage, heard);
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", root.querySelector(".live-title")?.textContent.trim() ?? "Live figure");
   root.hidden = false;
@@ -210,9 +227,13 @@ addEventListener("DOMContentLoaded", () => {
  * @typedef {[number, number][]} Points  in data coordinates
  */
 
-/** @param {HTMLElement} stage @param {{title?: string, x: Axis, y: Axis, width?: number, height?: number}} options */
+/**
+ * A title may be a key: [what, style] of each curve.
+ * @param {HTMLElement} stage
+ * @param {{title?: string | [string, object][], x: Axis, y: Axis, width?: number, height?: number}} options
+ */
 Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
-  const inner = { left: 52, right: width - 10, top: title ? 26 : 10, bottom: height - 42 };
+  const inner = { left: 52, right: width - 14, top: title ? 30 : 10, bottom: height - 42 };
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const frame = drawn("g", { class: "live-frame" });
   const clip = drawn("clipPath", { id: `live-clip-${Math.random().toString(36).slice(2)}` });
@@ -241,7 +262,7 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
   const ticks = ({ domain: [low, high], log, ticks: given }) => {
     if (given) return given;
     if (log) {
-      const decades = Math.log10(high / low);
+      const decades = Math.log10(high) - Math.log10(low);
       const every = Math.max(1, Math.ceil(decades / 5));
       const first = Math.ceil(Math.log10(low) - 1e-9);
       return Array.from({ length: 40 }, (_, i) => 10 ** (first + i * every)).filter((tick) => tick <= high * 1.0001);
@@ -259,9 +280,16 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
     return [drawn("tspan", {}, "10"), drawn("tspan", { dy: -5, "font-size": 11 }, exponent)];
   };
 
+  const entry = (what, { stroke: color, size, dash }, i) => [
+    drawn("tspan", { fill: color, ...(i ? { dx: 12 } : {}) }, `${size ? "●" : dash ? "- -" : "━"} `),
+    drawn("tspan", { class: "live-key" }, what),
+  ];
   const drawFrame = () => {
     frame.replaceChildren();
-    if (title) frame.append(drawn("text", { x: inner.left, y: 15, class: "live-plot-title" }, title));
+    const heading = drawn("text", { x: typeof title === "string" ? inner.left : 4, y: 15, class: "live-plot-title" });
+    if (typeof title === "string") heading.textContent = title;
+    else title.forEach(([what, style], i) => heading.append(...entry(what, style, i)));
+    frame.append(heading);
     for (const tick of ticks(axes.x)) {
       const px = at.x(tick);
       frame.append(drawn("line", { x1: px, x2: px, y1: inner.top, y2: inner.bottom, class: "live-grid" }));

@@ -80,16 +80,19 @@ Live.eigen = (matrix) => {
   const size = matrix.length;
   const A = matrix.map((row) => [...row]);
   const V = A.map((_, i) => A.map((_, j) => Number(i === j)));
-  for (let sweep = 0; sweep < 12; sweep++) {
+  for (let turned = true; turned; ) {
+    turned = false;
     for (let p = 0; p < size; p++) {
       for (let q = p + 1; q < size; q++) {
-        if (A[p][q] === 0) continue;
+        if (!(Math.abs(A[p][q]) > 1e-17 * Math.hypot(A[p][p], A[q][q]))) continue;
+        turned = true;
         const theta = (A[q][q] - A[p][p]) / (2 * A[p][q]);
         const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.hypot(1, theta));
         const [c, s] = [1 / Math.hypot(1, t), t / Math.hypot(1, t)];
-        for (const row of A) [row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]];
-        [A[p], A[q]] = [A[p].map((a, j) => c * a - s * A[q][j]), A[p].map((a, j) => s * a + c * A[q][j])];
-        for (const row of V) [row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]];
+        for (const M of [A, V]) {
+          for (let k = 0; k < size; k++) [M[k][p], M[k][q]] = [c * M[k][p] - s * M[k][q], s * M[k][p] + c * M[k][q]];
+        }
+        for (let k = 0; k < size; k++) [A[p][k], A[q][k]] = [c * A[p][k] - s * A[q][k], s * A[p][k] + c * A[q][k]];
       }
     }
   }
@@ -120,21 +123,24 @@ Live.random = (seed) => {
 Live.orders = (() => {
   const { n } = Live.problem;
   const range = Int32Array.from({ length: n }, (_, i) => i);
-  const blocks = (/** @type {number} */ size) =>
-    Array.from({ length: Math.ceil(n / size) }, (_, b) => range.subarray(b * size, (b + 1) * size));
-  const joined = (/** @type {ArrayLike<number>[]} */ parts) => Int32Array.from(parts.flatMap((part) => [...part]));
+  /** The sorted batches of `size`, the b-th of m being the one that place(b, m) names. */
+  const blocks = (/** @type {number} */ size, place) => {
+    const m = Math.ceil(n / size);
+    const indices = [];
+    for (let b = 0; b < m; b++) {
+      const first = place(b, m) * size;
+      for (let i = first; i < Math.min(first + size, n); i++) indices.push(i);
+    }
+    return Int32Array.from(indices);
+  };
   return {
     sorted: () => range,
     /** The sorted batches from the middle down to the first, then from the middle on. */
-    middle: (/** @type {number} */ size) => {
-      const rows = blocks(size);
-      const half = rows.length >> 1;
-      return joined([...rows.slice(0, half).reverse(), ...rows.slice(half)]);
-    },
+    middle: (/** @type {number} */ size) => blocks(size, (b, m) => (b < m >> 1 ? (m >> 1) - 1 - b : b)),
     /** The sorted batches up, and in the next epoch down. `epoch` counts from 1. */
     back: (/** @type {number} */ size, _random, /** @type {number} */ epoch) =>
-      epoch % 2 ? range : joined(blocks(size).reverse()),
-    /** Batch b takes every m-th sample, from sample b on. */
+      epoch % 2 ? range : blocks(size, (b, m) => m - 1 - b),
+    /** Batch b takes every m-th sample, from sample b on; `size` divides n. */
     strided: (/** @type {number} */ size) => {
       const m = n / size;
       return range.map((k) => (k % size) * m + Math.floor(k / size));
