@@ -83,7 +83,7 @@ Live.define("epoch", (() => {
         y: { label: "loss", domain: [1e-4, 1e12], log: true },
       });
       const bowls = compact ? null : Live.plot(stage, {
-        title: "ηλ of each batch",
+        title: [["ηλ of a batch", ink.measured], ["above 2 a step moves away", ink.reference]],
         x: steps,
         y: { label: "ηλ", domain: [0, 5] },
         height: 180,
@@ -98,8 +98,9 @@ Live.define("epoch", (() => {
         fit.line("model", curve(w), ink.model);
         fit.dots("batch", step ? now : [], batch);
         const end = Math.abs(height(w, 10) - 20) > Math.abs(height(w, -10) - 20) ? 10 : -10;
-        const far = Math.abs(height(w, end) - 20) > 60 ? `at x = ${end}: ${number(height(w, end))}`.replace("-", "−") : "";
-        fit.text("far", [0, 80], far, { anchor: "middle", dy: 14 });
+        const reached = height(w, end);
+        const far = Math.abs(reached - 20) > 60 ? `at x = ${end}: ${number(reached)}`.replace("-", "−") : "";
+        fit.text("far", [0, reached > 20 ? -40 : 80], far, { anchor: "middle", dy: reached > 20 ? -8 : 14 });
 
         const highest = Math.max(1e12, ...batchLoss, ...model.filter((loss) => loss > 0));
         losses.axes({ y: { domain: [1e-4, 10 ** Math.min(308, 4 * Math.ceil(Math.log10(highest) / 4))] } });
@@ -110,7 +111,6 @@ Live.define("epoch", (() => {
         const lambda = bowls && curvatures(order, held, epoch);
         if (bowls) {
           bowls.rule("limit", { y: 2 });
-          bowls.text("limit-label", [STEPS / 2, 2], "above 2 a step moves away", { anchor: "middle", dy: -6 });
           bowls.line("all", lambda.map((value, b) => [b + 1, eta * value]), ink.measured);
           bowls.dots("now", step ? [[step, eta * lambda[step - 1]]] : [], { ...ink.measured, size: 9 });
         }
