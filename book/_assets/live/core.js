@@ -4,7 +4,8 @@ globalThis.Live ??= {};
 // What all live figures share: controls, a state that an address can hold, a readout, and plots.
 // A figure is defined by
 //   Live.define(name, { defaults, controls, build })
-// where build(stage, state) draws on the stage once and returns update(state) → the readout's text.
+// where build(stage, state, { compact, redraw, changed }) draws on the stage once and returns
+// update(state) → the readout's text; redraw() asks for an update, changed(entries) sets the state.
 
 /** The register of sgd_analysis.figures, as strokes; tests/book/live/ compares the two. */
 Live.ink = {
@@ -77,8 +78,8 @@ Live.player = (key, label, { every = 60, ...options }) => ({
   kind: "player",
   every,
 });
-/** A button: act(state) changes the state. */
-Live.action = (label, act) => ({ label, act, kind: "action" });
+/** A button: act(state) changes the state; `holds`, { key, min, max }, is what an address may set. */
+Live.action = (label, act, holds = {}) => ({ label, act, kind: "action", ...holds });
 
 const makeControl = (control, state, changed) => {
   if (control.kind === "action") {
@@ -187,8 +188,9 @@ const start = (/** @type {HTMLElement} */ root) => {
   const heard = element("p", { class: "visually-hidden", role: "status" });
   let pause = 0;
   let frame = 0;
+  let touched = false; // what nobody has asked for is not said aloud
   const made = controls.map((control) => makeControl(control, state, changed));
-  const update = figure.build(stage, state, { compact });
+  const update = figure.build(stage, state, { compact, redraw, changed });
 
   function show() {
     made.forEach((control) => control.show());
@@ -197,8 +199,13 @@ const start = (/** @type {HTMLElement} */ root) => {
   function changed(entries) {
     Object.assign(state, entries);
     made.forEach((control) => control.show());
+    touched = true;
+    redraw();
+  }
+  function redraw() {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(show);
+    if (!touched) return;
     clearTimeout(pause);
     pause = setTimeout(() => {
       heard.textContent = readout.textContent; // once a hand rests, not on the way
@@ -340,6 +347,11 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
     line(key, /** @type {Points} */ points, style) {
       const d = points.map(([px, py], i) => `${i ? "L" : "M"}${two(at.x(px))} ${two(at.y(py))}`).join("");
       keep(key, "path", { d, ...stroke(style) });
+    },
+    /** Lines apart from each other. */
+    segments(key, /** @type {Points[]} */ lines, style) {
+      const path = (points) => points.map(([px, py]) => `${two(at.x(px))} ${two(at.y(py))}`).join("L");
+      keep(key, "path", { d: lines.map((points) => `M${path(points)}`).join(""), ...stroke(style) });
     },
     /** Many dots as one path of round ends: light to draw. */
     dots(key, /** @type {Points} */ points, { stroke: color, size = 5, opacity = 1 }) {

@@ -46,17 +46,19 @@ Live.problem = (() => {
     },
     /** @returns {{loss: number, gradient: Vector}} of the samples indices[from:to], at w */
     batch(/** @type {Vector} */ w, /** @type {ArrayLike<number>} */ indices, from = 0, to = indices.length) {
+      const [a, b, c] = w;
       let [loss, g1, g2, g3] = [0, 0, 0, 0];
       for (let k = from; k < to; k++) {
-        const i = indices[k];
-        const residual = (w[0] * x[i] + w[1]) * x[i] + w[2] - y[i];
+        const at = x[indices[k]];
+        const residual = (a * at + b) * at + c - y[indices[k]];
         loss += residual * residual;
-        g1 += residual * x[i] * x[i];
-        g2 += residual * x[i];
+        g1 += residual * at * at;
+        g2 += residual * at;
         g3 += residual;
       }
       const size = to - from;
-      return { loss: loss / size, gradient: [g1, g2, g3].map((sum) => (2 * sum) / size) };
+      const twice = 2 / size;
+      return { loss: loss / size, gradient: [twice * g1, twice * g2, twice * g3] };
     },
     /** Eigenvalues of all samples' Hessian, the smallest first, and their unit vectors. */
     get spectrum() {
@@ -172,15 +174,18 @@ Live.orders = (() => {
 Live.optimizers = {
   sgd: (eta, beta = 0) => {
     const p = [0, 0, 0];
-    return (w, g) => w.forEach((_, i) => (w[i] -= eta * (p[i] = beta * p[i] + g[i])));
+    return (w, g) => {
+      for (let i = 0; i < 3; i++) w[i] -= eta * (p[i] = beta * p[i] + g[i]);
+    };
   },
   rmsprop: (eta, alpha = 0.99) => {
     const u = [0, 0, 0];
-    return (w, g) =>
-      w.forEach((_, i) => {
-        u[i] = alpha * u[i] + (1 - alpha) * g[i] ** 2;
+    return (w, g) => {
+      for (let i = 0; i < 3; i++) {
+        u[i] = alpha * u[i] + (1 - alpha) * g[i] * g[i];
         w[i] -= (eta * g[i]) / (Math.sqrt(u[i]) + 1e-8);
-      });
+      }
+    };
   },
   adam: (eta, beta1 = 0.9, beta2 = 0.999) => {
     const [p, u] = [[0, 0, 0], [0, 0, 0]];
