@@ -172,15 +172,20 @@ const start = (/** @type {HTMLElement} */ root) => {
   let pause = 0;
   let frame = 0;
   const made = controls.map((control) => makeControl(control, state, changed));
+  const showControls = () =>
+    made.forEach((control, i) => {
+      control.show();
+      control.node.hidden = controls[i].when?.(state) === false;
+    });
   const update = figure.build(stage, state, { compact });
 
   function show() {
-    made.forEach((control) => control.show());
+    showControls();
     readout.textContent = update(state);
   }
   function changed(entries) {
     Object.assign(state, entries);
-    made.forEach((control) => control.show());
+    showControls();
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(show);
     clearTimeout(pause);
