@@ -63,10 +63,11 @@ const drawn = (/** @type {string} */ tag, attributes = {}, text = "") => {
   return made;
 };
 
-// Controls: each reads and writes one entry of the state
+// Controls: each reads and writes one entry of the state; with `when`, { ...control, when }, it is
+// there only while when(state) holds
 
-/** One of a few: { value: label }; `when(state)` says whether it is there. */
-Live.choice = (key, label, options, when = () => true) => ({ key, label, options, when, kind: "choice" });
+/** One of a few: { value: label } */
+Live.choice = (key, label, options) => ({ key, label, options, kind: "choice" });
 /** A number between two bounds, on a logarithmic scale if asked; `write` says how it is shown. */
 Live.range = (key, label, { min, max, step = 1, log = false, write = Live.number }) => ({
   ...{ key, label, min, max, step, log, write },
@@ -91,12 +92,10 @@ const makeControl = (control, state, changed) => {
     const options = Object.entries(control.options).map(([value, label]) => element("option", { value }, label));
     const select = element("select", {}, ...options);
     select.addEventListener("change", () => changed({ [control.key]: select.value }));
-    const node = element("label", {}, element("span", {}, control.label), select);
-    const show = () => {
-      node.hidden = !control.when(state);
-      select.value = state[control.key];
+    return {
+      node: element("label", {}, element("span", {}, control.label), select),
+      show: () => (select.value = state[control.key]),
     };
-    return { node, show };
   }
   const { min, max, step, log } = control;
   const there = log ? Math.log10 : Number;
@@ -148,7 +147,7 @@ const inAddress = () => new URLSearchParams(location.hash.includes("=") ? locati
 
 const fromAddress = (controls) => {
   const given = inAddress();
-  const read = ({ key, kind, options, min, max, step, log }) => {
+  const read = ({ key, kind, options, min, max, step = 1, log }) => {
     const text = given.get(key);
     if (kind === "choice") return Object.hasOwn(options, text) ? text : null;
     const value = Number(text);
@@ -190,15 +189,20 @@ const start = (/** @type {HTMLElement} */ root) => {
   let frame = 0;
   let touched = false; // what nobody has asked for is not said aloud
   const made = controls.map((control) => makeControl(control, state, changed));
+  const showControls = () =>
+    made.forEach((control, i) => {
+      control.show();
+      control.node.hidden = controls[i].when?.(state) === false;
+    });
   const update = figure.build(stage, state, { compact, redraw, changed });
 
   function show() {
-    made.forEach((control) => control.show());
+    showControls();
     readout.textContent = update(state);
   }
   function changed(entries) {
     Object.assign(state, entries);
-    made.forEach((control) => control.show());
+    showControls();
     touched = true;
     redraw();
   }

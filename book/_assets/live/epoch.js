@@ -62,11 +62,11 @@ Live.define("epoch", (() => {
     defaults: { order: "sorted", held: "2", eta: STEP_SIZE, epoch: EPOCHS, step: STEPS },
     compact: ["order", "held", "step"],
     controls: [
-      Live.choice("order", "order", orders),
-      Live.choice("held", "K", held, ({ order }) => order === "buffer"),
-      Live.range("eta", "step size η", { min: STEP_SIZE / 10, max: 1.2 * STEP_SIZE, log: true, write: String }),
-      Live.range("epoch", "epoch", { ...whole, max: EPOCHS }),
-      Live.player("step", "step", { ...whole, min: 0, max: STEPS }),
+      Live.choice("order", "Order", orders),
+      { ...Live.choice("held", "K, samples held", held), when: ({ order }) => order === "buffer" },
+      Live.range("eta", "Step size η", { min: STEP_SIZE / 10, max: 1.2 * STEP_SIZE, log: true, write: String }),
+      Live.range("epoch", "Epoch", { ...whole, max: EPOCHS }),
+      Live.player("step", "Step", { ...whole, min: 0, max: STEPS }),
     ],
     build(stage, _state, { compact }) {
       const batch = { ...ink.printed, size: 7 };
@@ -115,6 +115,9 @@ Live.define("epoch", (() => {
           bowls.dots("now", step ? [[step, eta * lambda[step - 1]]] : [], { ...ink.measured, size: 9 });
         }
 
+        fit.describe(`The data, a parabola, and the model's${far && `, which leaves the panel: ${far}`}.`);
+        losses.describe("Loss, on a logarithmic axis, against the step of the epoch: the batches', what is printed so far, and the model's.");
+        bowls?.describe("Step size times curvature of each batch, against the step, with the limit of 2.");
         const done = step === STEPS;
         const when = done ? `After epoch ${epoch}` : `After step ${step} of epoch ${epoch}`;
         const says = step ? `the loop ${done ? "prints" : "would print"} ${number(printed[step - 1])}; its` : "nothing is printed yet; the";
