@@ -106,7 +106,7 @@ const makeControl = (control, state, changed) => {
   const strides = Math.ceil((there(max) - there(min)) / stride - 1e-9);
   const bounds = { min: there(min), max: there(min) + strides * stride, step: stride };
   const input = element("input", { type: "range", ...bounds });
-  const shown = element("output", { "aria-hidden": "true" });
+  const shown = element("b", { "aria-hidden": "true" }); // no <output>, or the label would name that
   input.addEventListener("input", () => changed({ [control.key]: back(input.valueAsNumber) }));
   const node = element("label", {}, element("span", {}, control.label, " ", shown), input);
   const show = () => {
@@ -292,7 +292,7 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
   };
 
   const entry = (what, { stroke: color, size, dash }, i) => [
-    drawn("tspan", { fill: color, ...(i ? { dx: 12 } : {}) }, `${size ? "●" : dash ? "- -" : "━"} `),
+    drawn("tspan", { fill: color, ...(i ? { dx: 12 } : {}) }, `${size ? "●" : !dash ? "━" : parseFloat(dash) < 3 ? "···" : "- -"} `),
     drawn("tspan", { class: "live-key" }, what),
   ];
   const drawFrame = () => {

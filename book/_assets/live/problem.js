@@ -82,7 +82,7 @@ Live.eigen = (matrix) => {
   const size = matrix.length;
   const A = matrix.map((row) => [...row]);
   const V = A.map((_, i) => A.map((_, j) => Number(i === j)));
-  for (let turned = true; turned; ) {
+  for (let [sweep, turned] = [0, true]; turned && sweep < 12; sweep++) {
     turned = false;
     for (let p = 0; p < size; p++) {
       for (let q = p + 1; q < size; q++) {
