@@ -215,9 +215,10 @@ addEventListener("DOMContentLoaded", () => {
  * @typedef {[number, number][]} Points  in data coordinates
  */
 
-/** @param {HTMLElement} stage @param {{title?: string, x: Axis, y: Axis, width?: number, height?: number}} options */
-Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
-  const inner = { left: 52, right: width - 10, top: title ? 26 : 10, bottom: height - 42 };
+/** @param {HTMLElement} stage @param {{title?: string, legend?: [string, object][], x: Axis, y: Axis, width?: number, height?: number}} options */
+Live.plot = (stage, { title = "", legend = [], x, y, width = 340, height = 250 }) => {
+  const top = (title ? 26 : 10) + (legend.length ? 18 : 0);
+  const inner = { left: 52, right: width - 16, top, bottom: height - 42 };
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const frame = drawn("g", { class: "live-frame" });
   const clip = drawn("clipPath", { id: `live-clip-${Math.random().toString(36).slice(2)}` });
@@ -264,8 +265,20 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
     return [drawn("tspan", {}, "10"), drawn("tspan", { dy: -5, "font-size": 11 }, exponent)];
   };
 
+  const stroke = ({ stroke: color, width: wide = 2, dash = "none", opacity = 1 }) => ({
+    ...{ fill: "none", stroke: color, "stroke-width": wide, "stroke-dasharray": dash, opacity },
+    ...{ "stroke-linejoin": "round" },
+  });
+  const drawLegend = () => {
+    legend.forEach(([label, style], i) => {
+      const from = inner.left + (i * (inner.right - inner.left)) / legend.length;
+      const d = `M${from} ${top - 11}h22`;
+      frame.append(drawn("path", { d, ...stroke(style) }), drawn("text", { x: from + 28, y: top - 7 }, label));
+    });
+  };
   const drawFrame = () => {
     frame.replaceChildren();
+    drawLegend();
     if (title) frame.append(drawn("text", { x: inner.left, y: 15, class: "live-plot-title" }, title));
     for (const tick of ticks(axes.x)) {
       const px = at.x(tick);
@@ -301,10 +314,6 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
     if (text !== undefined) node.textContent = text;
     return node;
   };
-  const stroke = ({ stroke: color, width: wide = 2, dash = "none", opacity = 1 }) => ({
-    ...{ fill: "none", stroke: color, "stroke-width": wide, "stroke-dasharray": dash, opacity },
-    ...{ "stroke-linejoin": "round" },
-  });
   const two = (value) => Math.round(value * 100) / 100;
 
   const plot = {
