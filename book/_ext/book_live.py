@@ -1,7 +1,7 @@
 """Figures that answer a touch: ``:::{live} epoch``, where scripts run.
 
-The scripts of a figure are `_assets/live/NAME.js`, with `core.js` and `problem.js` before it; a page
-loads what its own figures need. Without scripts the page is complete without them.
+The script of a figure is `_assets/live/NAME.js`, with `problem.js`, `core.js` and what BESIDES
+names before it; a page loads what its own figures need. Without scripts it is complete without.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 FOLDER = Path(__file__).parents[1] / "_assets/live"
 SHARED = ("problem", "core")
+BESIDES = {"threshold": ("runs",), "ticket": ("runs",)}  # what a figure needs before its own script
 
 
 class live(nodes.General, nodes.Element):
@@ -61,7 +62,8 @@ def add_scripts(
     """Give a page the scripts of its own live figures, and no others."""
     if names := sorted({node["figure"] for node in doctree.findall(live)} if doctree else ()):
         app.add_css_file("live/live.css")
-        for name in (*SHARED, *names):
+        needed = [script for name in names for script in (*BESIDES.get(name, ()), name)]
+        for name in dict.fromkeys((*SHARED, *needed)):
             app.add_js_file(f"live/{name}.js")
 
 

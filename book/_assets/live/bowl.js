@@ -71,8 +71,7 @@
     build(stage) {
       const level = { stroke: "#808080", width: 1, opacity: 0.6 };
       const bowl = Live.plot(stage, {
-        title: "The path on the contour lines",
-        legend: [["equal loss: 0.01, 0.1, 1, 10, 100", level]],
+        title: [["equal loss: 0.01, 0.1, 1, 10, 100", level]],
         x: { label: "weight m₁", domain: [-0.1, 0.7] },
         y: { label: "weight m₃", domain: [-0.4, 3] },
         height: 290,
@@ -80,10 +79,9 @@
       // Values of one parameter: the shades of book/matplotlibrc.
       const modeInk = [{ stroke: "#2F9A72" }, { stroke: "#0F4733", dash: "6 3" }, { stroke: "#1F6E51", dash: "8 3 2 3" }];
       const modes = Live.plot(stage, {
-        title: "The error along each eigenvector",
-        legend: spectrum.values.map((value, i) => [`λ ≈ ${Live.number(value)}`, modeInk[i]]),
+        title: spectrum.values.map((value, i) => [`λ ≈ ${Live.number(value)}`, modeInk[i]]),
         x: { label: "step", domain: [1, LAST], log: true },
-        y: { label: "distance", domain: [1e-6, 100], log: true },
+        y: { label: "error along each", domain: [1e-6, 100], log: true },
         height: 290,
       });
       [-2, -1, 0, 1, 2].forEach((power) => {

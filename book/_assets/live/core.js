@@ -4,7 +4,8 @@ globalThis.Live ??= {};
 // What all live figures share: controls, a state that an address can hold, a readout, and plots.
 // A figure is defined by
 //   Live.define(name, { defaults, controls, build })
-// where build(stage, state) draws on the stage once and returns update(state) → the readout's text.
+// where build(stage, state, { compact, redraw, changed }) draws on the stage once and returns
+// update(state) → the readout's text; redraw() asks for an update, changed(entries) sets the state.
 
 /** The register of sgd_analysis.figures, as strokes; tests/book/live/ compares the two. */
 Live.ink = {
@@ -31,7 +32,7 @@ const thousands = (/** @type {string} */ digits) =>
 
 /** 0.12, 1.9, 87 million, 7·10⁸³: two or three digits that a reader can say. */
 Live.number = (/** @type {number} */ value) => {
-  if (!Number.isFinite(value)) return "infinity";
+  if (!Number.isFinite(value)) return `more than 10${raised(308)}`;
   const size = Math.abs(value);
   if (size === 0) return "0";
   const sign = value < 0 ? "−" : "";
@@ -62,7 +63,8 @@ const drawn = (/** @type {string} */ tag, attributes = {}, text = "") => {
   return made;
 };
 
-// Controls: each reads and writes one entry of the state
+// Controls: each reads and writes one entry of the state; with `when`, { ...control, when }, it is
+// there only while when(state) holds
 
 /** One of a few: { value: label } */
 Live.choice = (key, label, options) => ({ key, label, options, kind: "choice" });
@@ -77,8 +79,8 @@ Live.player = (key, label, { every = 60, ...options }) => ({
   kind: "player",
   every,
 });
-/** A button: act(state) changes the state. */
-Live.action = (label, act) => ({ label, act, kind: "action" });
+/** A button: act(state) changes the state; `holds`, { key, min, max }, is what an address may set. */
+Live.action = (label, act, holds = {}) => ({ label, act, kind: "action", ...holds });
 
 const makeControl = (control, state, changed) => {
   if (control.kind === "action") {
@@ -97,8 +99,12 @@ const makeControl = (control, state, changed) => {
   }
   const { min, max, step, log } = control;
   const there = log ? Math.log10 : Number;
-  const back = (/** @type {number} */ at) => (log ? Number((10 ** at).toPrecision(3)) : Number(at.toFixed(6)));
-  const bounds = { min: there(min), max: there(max), step: log ? 0.01 : step };
+  const back = (/** @type {number} */ at) =>
+    Math.min(max, log ? Number((10 ** at).toPrecision(3)) : Number(at.toFixed(6)));
+  // Whole strides from the least value, the last of which may end beyond the largest.
+  const stride = log ? 0.01 : step;
+  const strides = Math.ceil((there(max) - there(min)) / stride - 1e-9);
+  const bounds = { min: there(min), max: there(min) + strides * stride, step: stride };
   const input = element("input", { type: "range", ...bounds });
   const shown = element("output", { "aria-hidden": "true" });
   input.addEventListener("input", () => changed({ [control.key]: back(input.valueAsNumber) }));
@@ -131,27 +137,37 @@ const withPlay = (node, control, state, changed) => {
       if (state[control.key] >= control.max) rest();
     }, wait);
   });
-  node.querySelector("input").addEventListener("pointerdown", rest);
+  for (const touched of ["pointerdown", "input"]) node.querySelector("input").addEventListener(touched, rest);
   return element("div", { class: "live-player" }, node, button);
 };
 
 // The state in the address: #order=sorted&eta=0.0002
 
-const fromAddress = (defaults, controls) => {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const valid = (control, text) =>
-    control.kind === "choice"
-      ? text in control.options
-      : Number(text) >= control.min && Number(text) <= control.max;
+const inAddress = () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+
+const fromAddress = (controls) => {
+  const given = inAddress();
+  const read = ({ key, kind, options, min, max, step = 1, log }) => {
+    const text = given.get(key);
+    if (kind === "choice") return Object.hasOwn(options, text) ? text : null;
+    const value = Number(text);
+    if (!(value >= min && value <= max)) return null;
+    return log ? value : min + Math.round((value - min) / step) * step;
+  };
   return controls
     .filter(({ key }) => key && given.has(key))
-    .filter((control) => valid(control, given.get(control.key)))
-    .map(({ key }) => [key, typeof defaults[key] === "number" ? Number(given.get(key)) : given.get(key)]);
+    .map((control) => [control.key, read(control)])
+    .filter(([, value]) => value !== null);
 };
 
+/** Another figure's entries stay. */
 const toAddress = (state, defaults) => {
-  const changed = Object.entries(state).filter(([key, value]) => key in defaults && value !== defaults[key]);
-  const hash = changed.length ? `#${new URLSearchParams(changed)}` : "";
+  const entries = inAddress();
+  for (const key of Object.keys(defaults)) {
+    if (state[key] === defaults[key]) entries.delete(key);
+    else entries.set(key, state[key]);
+  }
+  const hash = entries.size ? `#${entries}` : "";
   history.replaceState(history.state, "", location.pathname + location.search + hash);
 };
 
@@ -164,20 +180,21 @@ const start = (/** @type {HTMLElement} */ root) => {
   const figure = Live.figures[root.dataset.live];
   const compact = "compact" in root.dataset;
   const controls = figure.controls.filter((control) => !compact || (figure.compact ?? []).includes(control.key ?? control.label));
-  const given = fromAddress(figure.defaults, controls);
-  const state = { ...figure.defaults, ...(compact ? figure.compactDefaults : {}), ...Object.fromEntries(given) };
+  const given = fromAddress(controls);
+  const state = { ...figure.defaults, ...Object.fromEntries(given) };
   const stage = element("div", { class: "live-stage" });
   const readout = element("p", { class: "live-readout" });
   const heard = element("p", { class: "visually-hidden", role: "status" });
   let pause = 0;
   let frame = 0;
+  let touched = false; // what nobody has asked for is not said aloud
   const made = controls.map((control) => makeControl(control, state, changed));
   const showControls = () =>
     made.forEach((control, i) => {
       control.show();
       control.node.hidden = controls[i].when?.(state) === false;
     });
-  const update = figure.build(stage, state, { compact });
+  const update = figure.build(stage, state, { compact, redraw, changed });
 
   function show() {
     showControls();
@@ -186,8 +203,13 @@ const start = (/** @type {HTMLElement} */ root) => {
   function changed(entries) {
     Object.assign(state, entries);
     showControls();
+    touched = true;
+    redraw();
+  }
+  function redraw() {
     cancelAnimationFrame(frame);
     frame = requestAnimationFrame(show);
+    if (!touched) return;
     clearTimeout(pause);
     pause = setTimeout(() => {
       heard.textContent = readout.textContent; // once a hand rests, not on the way
@@ -195,7 +217,8 @@ const start = (/** @type {HTMLElement} */ root) => {
     }, 500);
   }
   const panel = element("div", { class: "live-controls" }, ...made.map(({ node }) => node));
-  root.append(panel, stage, readout, heard);
+  stage.append(readout);
+  root.append(panel, stage, heard);
   root.setAttribute("role", "group");
   root.setAttribute("aria-label", root.querySelector(".live-title")?.textContent.trim() ?? "Live figure");
   root.hidden = false;
@@ -215,10 +238,13 @@ addEventListener("DOMContentLoaded", () => {
  * @typedef {[number, number][]} Points  in data coordinates
  */
 
-/** @param {HTMLElement} stage @param {{title?: string, legend?: [string, object][], x: Axis, y: Axis, width?: number, height?: number}} options */
-Live.plot = (stage, { title = "", legend = [], x, y, width = 340, height = 250 }) => {
-  const top = (title ? 26 : 10) + (legend.length ? 18 : 0);
-  const inner = { left: 52, right: width - 16, top, bottom: height - 42 };
+/**
+ * A title may be a key: [what, style] of each curve.
+ * @param {HTMLElement} stage
+ * @param {{title?: string | [string, object][], x: Axis, y: Axis, width?: number, height?: number}} options
+ */
+Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
+  const inner = { left: 52, right: width - 14, top: title ? 30 : 10, bottom: height - 42 };
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const frame = drawn("g", { class: "live-frame" });
   const clip = drawn("clipPath", { id: `live-clip-${Math.random().toString(36).slice(2)}` });
@@ -247,7 +273,7 @@ Live.plot = (stage, { title = "", legend = [], x, y, width = 340, height = 250 }
   const ticks = ({ domain: [low, high], log, ticks: given }) => {
     if (given) return given;
     if (log) {
-      const decades = Math.log10(high / low);
+      const decades = Math.log10(high) - Math.log10(low);
       const every = Math.max(1, Math.ceil(decades / 5));
       const first = Math.ceil(Math.log10(low) - 1e-9);
       return Array.from({ length: 40 }, (_, i) => 10 ** (first + i * every)).filter((tick) => tick <= high * 1.0001);
@@ -265,21 +291,16 @@ Live.plot = (stage, { title = "", legend = [], x, y, width = 340, height = 250 }
     return [drawn("tspan", {}, "10"), drawn("tspan", { dy: -5, "font-size": 11 }, exponent)];
   };
 
-  const stroke = ({ stroke: color, width: wide = 2, dash = "none", opacity = 1 }) => ({
-    ...{ fill: "none", stroke: color, "stroke-width": wide, "stroke-dasharray": dash, opacity },
-    ...{ "stroke-linejoin": "round" },
-  });
-  const drawLegend = () => {
-    legend.forEach(([label, style], i) => {
-      const from = inner.left + (i * (inner.right - inner.left)) / legend.length;
-      const d = `M${from} ${top - 11}h22`;
-      frame.append(drawn("path", { d, ...stroke(style) }), drawn("text", { x: from + 28, y: top - 7 }, label));
-    });
-  };
+  const entry = (what, { stroke: color, size, dash }, i) => [
+    drawn("tspan", { fill: color, ...(i ? { dx: 12 } : {}) }, `${size ? "●" : dash ? "- -" : "━"} `),
+    drawn("tspan", { class: "live-key" }, what),
+  ];
   const drawFrame = () => {
     frame.replaceChildren();
-    drawLegend();
-    if (title) frame.append(drawn("text", { x: inner.left, y: 15, class: "live-plot-title" }, title));
+    const heading = drawn("text", { x: typeof title === "string" ? inner.left : 4, y: 15, class: "live-plot-title" });
+    if (typeof title === "string") heading.textContent = title;
+    else title.forEach(([what, style], i) => heading.append(...entry(what, style, i)));
+    frame.append(heading);
     for (const tick of ticks(axes.x)) {
       const px = at.x(tick);
       frame.append(drawn("line", { x1: px, x2: px, y1: inner.top, y2: inner.bottom, class: "live-grid" }));
@@ -314,6 +335,10 @@ Live.plot = (stage, { title = "", legend = [], x, y, width = 340, height = 250 }
     if (text !== undefined) node.textContent = text;
     return node;
   };
+  const stroke = ({ stroke: color, width: wide = 2, dash = "none", opacity = 1 }) => ({
+    ...{ fill: "none", stroke: color, "stroke-width": wide, "stroke-dasharray": dash, opacity },
+    ...{ "stroke-linejoin": "round" },
+  });
   const two = (value) => Math.round(value * 100) / 100;
 
   const plot = {
@@ -326,6 +351,11 @@ Live.plot = (stage, { title = "", legend = [], x, y, width = 340, height = 250 }
     line(key, /** @type {Points} */ points, style) {
       const d = points.map(([px, py], i) => `${i ? "L" : "M"}${two(at.x(px))} ${two(at.y(py))}`).join("");
       keep(key, "path", { d, ...stroke(style) });
+    },
+    /** Lines apart from each other. */
+    segments(key, /** @type {Points[]} */ lines, style) {
+      const path = (points) => points.map(([px, py]) => `${two(at.x(px))} ${two(at.y(py))}`).join("L");
+      keep(key, "path", { d: lines.map((points) => `M${path(points)}`).join(""), ...stroke(style) });
     },
     /** Many dots as one path of round ends: light to draw. */
     dots(key, /** @type {Points} */ points, { stroke: color, size = 5, opacity = 1 }) {

@@ -46,17 +46,19 @@ Live.problem = (() => {
     },
     /** @returns {{loss: number, gradient: Vector}} of the samples indices[from:to], at w */
     batch(/** @type {Vector} */ w, /** @type {ArrayLike<number>} */ indices, from = 0, to = indices.length) {
+      const [a, b, c] = w;
       let [loss, g1, g2, g3] = [0, 0, 0, 0];
       for (let k = from; k < to; k++) {
-        const i = indices[k];
-        const residual = (w[0] * x[i] + w[1]) * x[i] + w[2] - y[i];
+        const at = x[indices[k]];
+        const residual = (a * at + b) * at + c - y[indices[k]];
         loss += residual * residual;
-        g1 += residual * x[i] * x[i];
-        g2 += residual * x[i];
+        g1 += residual * at * at;
+        g2 += residual * at;
         g3 += residual;
       }
       const size = to - from;
-      return { loss: loss / size, gradient: [g1, g2, g3].map((sum) => (2 * sum) / size) };
+      const twice = 2 / size;
+      return { loss: loss / size, gradient: [twice * g1, twice * g2, twice * g3] };
     },
     /** Eigenvalues of all samples' Hessian, the smallest first, and their unit vectors. */
     get spectrum() {
@@ -80,16 +82,19 @@ Live.eigen = (matrix) => {
   const size = matrix.length;
   const A = matrix.map((row) => [...row]);
   const V = A.map((_, i) => A.map((_, j) => Number(i === j)));
-  for (let sweep = 0; sweep < 12; sweep++) {
+  for (let turned = true; turned; ) {
+    turned = false;
     for (let p = 0; p < size; p++) {
       for (let q = p + 1; q < size; q++) {
-        if (A[p][q] === 0) continue;
+        if (!(Math.abs(A[p][q]) > 1e-17 * Math.hypot(A[p][p], A[q][q]))) continue;
+        turned = true;
         const theta = (A[q][q] - A[p][p]) / (2 * A[p][q]);
         const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.hypot(1, theta));
         const [c, s] = [1 / Math.hypot(1, t), t / Math.hypot(1, t)];
-        for (const row of A) [row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]];
-        [A[p], A[q]] = [A[p].map((a, j) => c * a - s * A[q][j]), A[p].map((a, j) => s * a + c * A[q][j])];
-        for (const row of V) [row[p], row[q]] = [c * row[p] - s * row[q], s * row[p] + c * row[q]];
+        for (const M of [A, V]) {
+          for (let k = 0; k < size; k++) [M[k][p], M[k][q]] = [c * M[k][p] - s * M[k][q], s * M[k][p] + c * M[k][q]];
+        }
+        for (let k = 0; k < size; k++) [A[p][k], A[q][k]] = [c * A[p][k] - s * A[q][k], s * A[p][k] + c * A[q][k]];
       }
     }
   }
@@ -120,21 +125,24 @@ Live.random = (seed) => {
 Live.orders = (() => {
   const { n } = Live.problem;
   const range = Int32Array.from({ length: n }, (_, i) => i);
-  const blocks = (/** @type {number} */ size) =>
-    Array.from({ length: Math.ceil(n / size) }, (_, b) => range.subarray(b * size, (b + 1) * size));
-  const joined = (/** @type {ArrayLike<number>[]} */ parts) => Int32Array.from(parts.flatMap((part) => [...part]));
+  /** The sorted batches of `size`, the b-th of m being the one that place(b, m) names. */
+  const blocks = (/** @type {number} */ size, place) => {
+    const m = Math.ceil(n / size);
+    const indices = [];
+    for (let b = 0; b < m; b++) {
+      const first = place(b, m) * size;
+      for (let i = first; i < Math.min(first + size, n); i++) indices.push(i);
+    }
+    return Int32Array.from(indices);
+  };
   return {
     sorted: () => range,
     /** The sorted batches from the middle down to the first, then from the middle on. */
-    middle: (/** @type {number} */ size) => {
-      const rows = blocks(size);
-      const half = rows.length >> 1;
-      return joined([...rows.slice(0, half).reverse(), ...rows.slice(half)]);
-    },
+    middle: (/** @type {number} */ size) => blocks(size, (b, m) => (b < m >> 1 ? (m >> 1) - 1 - b : b)),
     /** The sorted batches up, and in the next epoch down. `epoch` counts from 1. */
     back: (/** @type {number} */ size, _random, /** @type {number} */ epoch) =>
-      epoch % 2 ? range : joined(blocks(size).reverse()),
-    /** Batch b takes every m-th sample, from sample b on. */
+      epoch % 2 ? range : blocks(size, (b, m) => m - 1 - b),
+    /** Batch b takes every m-th sample, from sample b on; `size` divides n. */
     strided: (/** @type {number} */ size) => {
       const m = n / size;
       return range.map((k) => (k % size) * m + Math.floor(k / size));
@@ -166,15 +174,18 @@ Live.orders = (() => {
 Live.optimizers = {
   sgd: (eta, beta = 0) => {
     const p = [0, 0, 0];
-    return (w, g) => w.forEach((_, i) => (w[i] -= eta * (p[i] = beta * p[i] + g[i])));
+    return (w, g) => {
+      for (let i = 0; i < 3; i++) w[i] -= eta * (p[i] = beta * p[i] + g[i]);
+    };
   },
   rmsprop: (eta, alpha = 0.99) => {
     const u = [0, 0, 0];
-    return (w, g) =>
-      w.forEach((_, i) => {
-        u[i] = alpha * u[i] + (1 - alpha) * g[i] ** 2;
+    return (w, g) => {
+      for (let i = 0; i < 3; i++) {
+        u[i] = alpha * u[i] + (1 - alpha) * g[i] * g[i];
         w[i] -= (eta * g[i]) / (Math.sqrt(u[i]) + 1e-8);
-      });
+      }
+    };
   },
   adam: (eta, beta1 = 0.9, beta2 = 0.999) => {
     const [p, u] = [[0, 0, 0], [0, 0, 0]];
