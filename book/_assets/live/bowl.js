@@ -81,7 +81,7 @@
       const modes = Live.plot(stage, {
         title: spectrum.values.map((value, i) => [`λ ≈ ${Live.number(value)}`, modeInk[i]]),
         x: { label: "step", domain: [1, LAST], log: true },
-        y: { label: "error along each", domain: [1e-6, 100], log: true },
+        y: { label: "error along each one", domain: [1e-6, 100], log: true },
         height: 290,
       });
       [-2, -1, 0, 1, 2].forEach((power) => {
