@@ -12,6 +12,7 @@
   const LAST = 10000;
   const stepAt = (/** @type {number} */ at) => Math.round(10 ** (at / 25)); // 0 … 100 → 1 … 10,000
   const adaptive = ({ optimizer }) => optimizer === "rmsprop" || optimizer === "adam";
+  const write = (/** @type {number} */ eta) => eta.toFixed(5).replace(/0+$/, "");
   const names = { gd: "Gradient descent", momentum: "Momentum", rmsprop: "RMSprop", adam: "Adam" };
   const begin = ({ optimizer, eta, stride, beta }) =>
     ({
@@ -26,7 +27,7 @@
     const step = begin(state);
     const w = [0, 0, 0];
     const seen = [[...w]];
-    for (let k = 0; k < n && w.every((value) => Math.abs(value) < 1e100); k++) {
+    for (let k = 0; k < n && w.every((value) => Math.abs(value) < 1e8); k++) {
       step(w, H(w.map((value, i) => value - truth[i])));
       seen.push([...w]);
     }
@@ -59,32 +60,33 @@
     factor > 2 ? "grows" : factor > 1 ? "rings, and fades" : "fades without ringing";
 
   Live.define("bowl", {
-    defaults: { optimizer: "gd", eta: 0.0002, stride: 0.01, beta: 0.9, at: 62 },
+    defaults: { optimizer: "gd", eta: 0.0002, stride: 0.01, beta: 0.9, at: 87 },
     controls: [
       Live.choice("optimizer", "Optimizer", names),
-      { ...Live.range("eta", "Step size η", { min: 0.00001, max: 0.0006, log: true }), when: (state) => !adaptive(state) },
-      { ...Live.range("stride", "Step size η", { min: 0.0001, max: 1, log: true }), when: adaptive },
+      { ...Live.range("eta", "Step size η", { min: 0.00001, max: 0.0006, log: true, write }), when: (state) => !adaptive(state) },
+      { ...Live.range("stride", "Step size η", { min: 0.0001, max: 1, log: true, write }), when: adaptive },
       { ...Live.range("beta", "Momentum β", { min: 0, max: 0.99, step: 0.01 }), when: ({ optimizer }) => optimizer === "momentum" },
       Live.player("at", "Step", { min: 0, max: 100, every: 120, write: (at) => Live.number(stepAt(at)) }),
     ],
     build(stage) {
+      const level = { stroke: "#808080", width: 1, opacity: 0.6 };
       const bowl = Live.plot(stage, {
-        title: "The path on the contour lines",
+        title: [["equal loss: 0.01, 0.1, 1, 10, 100", level]],
         x: { label: "weight m₁", domain: [-0.1, 0.7] },
         y: { label: "weight m₃", domain: [-0.4, 3] },
         height: 290,
       });
+      // Values of one parameter: the shades of book/matplotlibrc.
+      const modeInk = [{ stroke: "#2F9A72" }, { stroke: "#0F4733", dash: "6 3" }, { stroke: "#1F6E51", dash: "8 3 2 3" }];
       const modes = Live.plot(stage, {
-        title: "The error along each eigenvector",
+        title: spectrum.values.map((value, i) => [`λ ≈ ${Live.number(value)}`, modeInk[i]]),
         x: { label: "step", domain: [1, LAST], log: true },
-        y: { label: "distance", domain: [1e-6, 100], log: true },
+        y: { label: "error along each one", domain: [1e-6, 100], log: true },
         height: 290,
       });
       [-2, -1, 0, 1, 2].forEach((power) => {
-        bowl.line(`level ${power}`, contour(10 ** power), { stroke: "#808080", width: 1, opacity: 0.6 });
+        bowl.line(`level ${power}`, contour(10 ** power), level);
       });
-      const shades = ["#2F9A72", "#0F4733", "#1F6E51"];
-      const dashes = ["none", "6 3", "8 3 2 3"];
       return (state) => {
         const k = stepAt(state.at);
         const seen = path(state, LAST);
@@ -101,18 +103,13 @@
         });
         const steps = shown(seen.length - 1).slice(1);
         spectrum.values.forEach((value, i) => {
-          modes.line(`mode ${i}`, steps.map((s) => [s, Math.max(1e-9, coordinates[s][i])]), {
-            ...{ stroke: shades[i], dash: dashes[i], width: 2 },
-          });
-          modes.text(`name ${i}`, [1, coordinates[0][i]], `λ = ${Live.number(value)}`, {
-            ...{ stroke: shades[i], dx: 4, dy: [-8, 14, 26][i] },
-          });
+          modes.line(`mode ${i}`, steps.map((s) => [s, Math.max(1e-9, coordinates[s][i])]), modeInk[i]);
         });
         modes.rule("now", { x: Math.max(1, now) });
         const there = loss(seen[now]);
         const method = `${names[state.optimizer]} has a global loss of ${Live.number(there)} after step ${Live.number(now)}.`;
         const text = adaptive(state)
-          ? `${method} It takes all weights by about the same stride, however flat the direction.`
+          ? `${method} At first it takes all weights by about the same stride, however flat the direction.`
           : state.optimizer === "momentum"
             ? `${method} The steepest direction has ηλ = ${Live.number(state.eta * spectrum.values[2])}; its limit is now 2(1 + β) = ${Live.number(2 + 2 * state.beta)}.`
             : `${method} Along the steepest direction ηλ is ${Live.number(state.eta * spectrum.values[2])}: the error ${regime(state.eta * spectrum.values[2])}. Along the flattest it is ${Live.number(state.eta * spectrum.values[0])}: there the steps creep.`;

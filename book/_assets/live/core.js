@@ -106,7 +106,8 @@ const makeControl = (control, state, changed) => {
   const strides = Math.ceil((there(max) - there(min)) / stride - 1e-9);
   const bounds = { min: there(min), max: there(min) + strides * stride, step: stride };
   const input = element("input", { type: "range", ...bounds });
-  const shown = element("b", { "aria-hidden": "true" }); // no <output>, or the label would name that
+  // No <output>: a label would name that, not the range.
+  const shown = element("b", { "aria-hidden": "true" });
   input.addEventListener("input", () => changed({ [control.key]: back(input.valueAsNumber) }));
   const node = element("label", {}, element("span", {}, control.label, " ", shown), input);
   const show = () => {
