@@ -9,8 +9,8 @@ globalThis.Live ??= {};
 
 /** How they are called and drawn. */
 Live.watched = {
-  running: { label: "running loss", ...Live.ink?.printed },
-  global: { label: "global loss", ...Live.ink?.model },
+  running: { label: "running loss", ...Live.ink.printed },
+  global: { label: "global loss", ...Live.ink.model },
   last: { label: "last batch", stroke: "#000000" },
 };
 
