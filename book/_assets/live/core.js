@@ -245,7 +245,7 @@ addEventListener("DOMContentLoaded", () => {
  * @param {{title?: string | [string, object][], x: Axis, y: Axis, width?: number, height?: number}} options
  */
 Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
-  const inner = { left: 52, right: width - 14, top: title ? 30 : 10, bottom: height - 42 };
+  const inner = { left: 58, right: width - 14, top: title ? 30 : 10, bottom: height - 42 };
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const frame = drawn("g", { class: "live-frame" });
   const clip = drawn("clipPath", { id: `live-clip-${Math.random().toString(36).slice(2)}` });
@@ -287,7 +287,8 @@ Live.plot = (stage, { title = "", x, y, width = 340, height = 250 }) => {
   };
   const tickLabel = (value, log) => {
     const text = Number(value.toPrecision(6));
-    if (!log || (value >= 0.1 && value < 1000)) return [drawn("tspan", {}, String(text).replace("-", "−"))];
+    const exact = Number.isInteger(Number(Math.log10(value).toFixed(9)));
+    if (!log || !exact || (value >= 0.1 && value < 1000)) return [drawn("tspan", {}, String(text).replace("-", "−"))];
     const exponent = String(Math.round(Math.log10(value))).replace("-", "−");
     return [drawn("tspan", {}, "10"), drawn("tspan", { dy: -5, "font-size": 11 }, exponent)];
   };
