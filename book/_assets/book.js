@@ -15,7 +15,7 @@ addEventListener("load", async () => {
       }
     }
   });
-  for (const region of document.querySelectorAll("pre, mjx-container[display]")) {
+  for (const region of document.querySelectorAll("pre, mjx-container[display], .output.text_html")) {
     observer.observe(region);
   }
 });

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from book_tables import mend_tables
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -47,9 +48,8 @@ CURES = [
     ),
     (re.compile(r'(<div class="proof admonition"[^>]*>\s*<p>)Proof\.'), r"\1<em>Proof.</em>"),
 ]
-HEADING_OR_TABLE = re.compile(
-    r'<h[1-6]>(?P<heading>.*?)<a class="headerlink"|<div class="pst-scrollable-table-container">'
-)
+IMAGE = re.compile(r'<img (?![^>]*\bwidth=)(?=[^>]*\bsrc="[^"]*?_images/(?P<name>[^"/]+\.svg)")')
+SIZE = re.compile(r'<svg [^>]*viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)"')
 
 
 def add_repository(app: Sphinx, config: Config) -> None:
@@ -93,25 +93,17 @@ def fold_solutions(app: Sphinx, config: Config) -> None:
     app.add_node(solution_node, override=True, html=(visit, depart))
 
 
-def name_tables(body: str) -> str:
-    """Make each table, which scrolls by itself where it is too wide, a region with a name.
+def reserve_room(body: str, drawings: dict[str, Path]) -> str:
+    """Tell the size of each figure, so that what stands below does not move when it is there."""
 
-    The name is that of the section, since most tables stand alone in theirs.
-    """
-    counts: Counter[str] = Counter()
-    heading = ""
+    def sized(image: re.Match[str]) -> str:
+        size = SIZE.search(drawings[image["name"]].read_text(encoding="utf-8"))
+        if size is None:
+            return image[0]
+        width, height = (round(float(size[side]) * 4 / 3) for side in ("width", "height"))  # pt
+        return f'<img width="{width}" height="{height}" '
 
-    def name(match: re.Match[str]) -> str:
-        nonlocal heading
-        if match["heading"] is not None:
-            heading = re.sub(r"<[^>]*>", "", match["heading"])
-            return match[0]
-        counts[heading] += 1
-        number = f" ({counts[heading]})" if counts[heading] > 1 else ""
-        label = f"Table: {heading}{number}"
-        return f'{match[0][:-1]} tabindex="0" role="region" aria-label="{label}">'
-
-    return HEADING_OR_TABLE.sub(name, body)
+    return IMAGE.sub(sized, body)
 
 
 def lead_to_first_page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -128,7 +120,8 @@ def cure_body(
     if "body" in context:
         for pattern, replacement in CURES:
             context["body"] = pattern.sub(replacement, context["body"])
-        context["body"] = name_tables(context["body"])
+        images = {name: Path(app.srcdir, path) for path, name in app.builder.images.items()}
+        context["body"] = mend_tables(reserve_room(context["body"], images))
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -114,11 +114,14 @@ class Reader:
         """What a print of the open page would lack, and what it would give away."""
         self.tab.emulate_media(media="print")
         self.tab.evaluate(AT_REST)
-        folded = self.tab.locator("details:not(.solution, .solution *) > :not(summary)")
+        folded = self.tab.locator(
+            "details:not(.hide, .solution, .solution *) > :not(summary), "
+            ".toggle-hidden:not(.solution *) > p:not(.admonition-title)"
+        )
         lacking: list[str] = folded.evaluate_all(HIDDEN)
-        solved = self.tab.locator("details.solution:visible").all_inner_texts()
+        closed = self.tab.locator("details:is(.hide, .solution):visible").all_inner_texts()
         self.tab.emulate_media(media="screen")
-        return {"folded on paper": lacking, "solved on paper": solved}
+        return {"folded on paper": lacking, "open on paper": closed}
 
     def stumbling_blocks(self) -> dict[str, list[str]]:
         """What is wrong with the open page, by kind, all its folds open."""
@@ -391,6 +394,6 @@ def test_folded_solutions_open_and_close_by_keyboard_alone(reading: Reading, pag
 
 
 @each_page
-def test_on_paper_nothing_is_folded_but_solutions(found: Places) -> None:
+def test_on_paper_nothing_is_folded_but_solutions_and_code(found: Places) -> None:
     assert not found("folded on paper")
-    assert not found("solved on paper")
+    assert not found("open on paper")
