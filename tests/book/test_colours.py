@@ -148,10 +148,3 @@ def test_the_cycle_is_shades_of_what_is_measured():
 def test_two_lines_of_the_cycle_differ_in_their_dashes_too():
     dashes = STYLE["axes.prop_cycle"].by_key()["linestyle"]
     assert len({str(dash) for dash in dashes}) == len(CYCLE)
-
-
-def test_the_pages_draw_with_these_colours_only():
-    allowed = {*COLOURS, figures.BACKDROP["color"]}
-    for page in BOOK.rglob("*.md"):
-        named = re.findall(r"\"(#[0-9A-Fa-f]{6})\"", page.read_text(encoding="utf-8"))
-        assert {colour.lower() for colour in named} <= allowed, page.name

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.book.chapter_checks import OF_A_CHAPTER
+from tests.book.look_checks import OF_WHAT_IS_SEEN
 from tests.book.markup import Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check, labels_of_all_pages
 from tests.book.test_pages import not_documented, not_in_contents, wrongly_numbered
 
-CHECKS = {str(check): check for check in [*OF_A_PAGE, *OF_A_CHAPTER]}
+CHECKS = {str(check): check for check in [*OF_A_PAGE, *OF_WHAT_IS_SEEN, *OF_A_CHAPTER]}
 
 DRAWN = "```{code-cell}\n---\nmystnb:\n  figure:\n    name: fig-drawn\n---\n```\n\n"
 # (check, what is taken away from a copy of the template, what is put in its place, what is said)
@@ -74,6 +75,76 @@ BROKEN = [
         r"\(copy\)=",
         "% Here",
         "lines that begin with % (1)",
+    ),
+    (
+        "claims_one_thing_in_each_caption",
+        r"half the steps\.\*\*$",
+        "half the steps.** The global loss, by step.",
+        "a caption is one bold claim, **…**, and nothing else",
+    ),
+    (
+        "claims_one_thing_in_each_caption",
+        r"half the steps\.\*\*$",
+        f"half {'of ' * 15}$w$.**",
+        "at most twenty words, this one 21",
+    ),
+    (
+        "takes_its_colours_from_the_register",
+        r'color=figures\.MEASURED\["color"\]',
+        'color="#2F9A72"',
+        'has no colour of its own, it takes one of sgd_analysis.figures: color="',
+    ),
+    ("takes_its_colours_from_the_register", 'measured, "o"', 'measured, "C0o"', 'figures: "C0'),
+    (
+        "writes_code_that_fits_its_box",
+        r"^    losses = \[\]",
+        f"    losses = []  # {'a ' * 30}",
+        "of 79 columns, 60 can be seen: “losses = []",
+    ),
+    (
+        "writes_code_that_fits_its_box",
+        r"^inputs = ",
+        f"# {'a ' * 44}\ninputs = ",
+        "of 90 columns, 88 can be seen",
+    ),
+    (
+        "writes_code_that_fits_its_box",
+        r"^## Take-away",
+        f"```python\nrun()\n{'ab' * 31}\n```\n\n## Take-away",
+        "of 62 columns, 60 can be seen: “abab",
+    ),
+    (
+        "names_its_axes_in_mathematics",
+        r'xlabel="step size \$.*?\$"',
+        'xlabel="step size η"',
+        "η on an axis should stand in a formula, $…$: “step size η”",
+    ),
+    (
+        "names_its_axes_in_mathematics",
+        r"^fig, ax = plt\.subplots\(\)",
+        'fig, ax = plt.subplots()\nax.set_ylabel(f"${bound}$ of m_1")',
+        "_ on an axis should stand in a formula",
+    ),
+    (
+        "calls_panels_by_their_titles",
+        "^Two runs",
+        "The left panel has two runs, and two runs",
+        "panels stand below each other on a phone, and have titles",
+    ),
+    ("calls_panels_by_their_titles", 'alt: "Number', 'alt: "Right, number', "titles to be called"),
+    (
+        "calls_panels_by_their_titles",
+        r"\(\{numref\}`fig-copy-symptom`\)",
+        "({numref}`fig-copy-symptom`, right)",
+        "titles to be called",
+    ),
+    ("writes_numbers_for_reading", "^Two runs", "In 7e+83 runs", "is written 7·10⁸³: 7e+83"),
+    ("writes_numbers_for_reading", "^Two runs", "From -10 on", "a minus is a −, not a hyphen: -10"),
+    (
+        "writes_numbers_for_reading",
+        "^Two runs",
+        "In 1,234 runs",
+        "thousands are separated from five digits on: 1,234",
     ),
     ("says_how_long_it_takes_to_read", "about five minutes", "about an hour", "no “**It takes**"),
     (
@@ -290,6 +361,27 @@ def test_a_copy_that_keeps_the_templates_name_is_told_how_to_copy_it() -> None:
 def test_what_stands_in_code_and_in_formulas_is_no_number_typed_by_hand(copy: Page) -> None:
     copy.path.write_text("# A page\n\nIn $k = 9342$, `1.5`, 9340 epochs.\n", encoding="utf-8")
     assert CHECKS["types_no_number_by_hand"].complaints(Page(copy.path)) == []
+
+
+def test_what_is_no_side_of_a_picture_and_no_number_for_reading_is_let_pass(copy: Page) -> None:
+    text = "The left-hand side of {eq}`eq-risk`, its right end, from left to right: right.\n"
+    text += "In `-1` and $-1$, epochs 45-51, 2·10⁻⁵, 12,000 and 1,234,567 may stand.\n"
+    copy.path.write_text(f"# A page\n\n{text}", encoding="utf-8")
+    page = Page(copy.path)
+    assert [text for check in OF_WHAT_IS_SEEN for text in check.complaints(page)] == []
+
+
+def test_what_is_folded_or_solves_may_be_wider_and_what_is_left_out_as_wide_as_it_likes(
+    copy: Page,
+) -> None:
+    wide = f"# {'a ' * 43}"
+    places = r"^(?=import torch$|assert check\(|assert measured == predicted)"
+    text, n = re.subn(places, f"{wide}\n", copy.text, flags=re.M)
+    assert n == 3
+    text, n = re.subn(r"^(?=assert measured == predicted)", f"{wide * 2}\n", text, flags=re.M)
+    assert n == 1
+    copy.path.write_text(text, encoding="utf-8")
+    assert CHECKS["writes_code_that_fits_its_box"].complaints(Page(copy.path)) == []
 
 
 def test_the_labels_of_all_pages_are_known() -> None:

@@ -13,13 +13,19 @@ import sgd_analysis
 from book._ext.book_names import TEMPLATE
 from tests.book import contents
 from tests.book.chapter_checks import OF_A_CHAPTER, OF_A_DEEP_PAGE
+from tests.book.look_checks import OF_WHAT_IS_SEEN
 from tests.book.markup import SOLUTION, Page
 from tests.book.page_checks import EXAMPLE, OF_A_PAGE, PAGES, Check
 
 ROOT = contents.ROOT
 BOOK = ROOT / "book"
 
-CHAPTERS = [page for page in PAGES if str(page).removesuffix(".md") in contents.CHAPTERS]
+
+def name_of(page: Page) -> str:
+    return str(page).removesuffix(".md")
+
+
+CHAPTERS = [page for page in PAGES if name_of(page) in contents.CHAPTERS]
 
 
 def each(name: str, values: Iterable[object]) -> pytest.MarkDecorator:
@@ -137,6 +143,12 @@ def test_the_page_on_the_build_gives_the_readmes_command() -> None:
 @each("check", OF_A_PAGE)
 @each("page", [*PAGES, EXAMPLE])
 def test_a_page(page: Page, check: Check) -> None:
+    fail_with(check.complaints(page))
+
+
+@each("check", OF_WHAT_IS_SEEN)
+@each("page", [page for page in [*PAGES, EXAMPLE] if name_of(page) not in contents.NOT_SWEPT])
+def test_what_is_seen_of_a_page(page: Page, check: Check) -> None:
     fail_with(check.complaints(page))
 
 
