@@ -15,11 +15,6 @@ CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") an
 # Pages whose figures, numbers and code do not look as tests/book/look_checks.py asks. Empty it.
 NOT_SWEPT = [
     "book/worksheet",
-    "book/fitting-problem",
-    "book/gradient-descent",
-    "book/single-samples",
-    "book/mini-batches",
-    "book/torch-optim",
     "book/without-shuffling",
     "book/sum-of-losses",
     "book/gradient-norm",
@@ -27,7 +22,6 @@ NOT_SWEPT = [
     "book/which-number",
     "book/casebook",
     *(page for page in LISTED if page.startswith("book/further/")),
-    "book/index",
     "book/notes-on-the-source",
     "book/how-this-book-was-built",
 ]
