@@ -11,23 +11,3 @@ LISTED = [TOC["root"], *(page for _, pages in PARTS for page in pages)]
 NUMBERED = [page for part, pages in PARTS if part.get("numbered") for page in pages]
 CASEBOOK = "book/casebook"  # a chapter of another kind: many short cases
 CHAPTERS = [page for page in NUMBERED if not page.startswith("book/further/") and page != CASEBOOK]
-
-# Pages whose figures, numbers and code do not look as tests/book/look_checks.py asks. Empty it.
-NOT_SWEPT = [
-    "book/worksheet",
-    "book/fitting-problem",
-    "book/gradient-descent",
-    "book/single-samples",
-    "book/mini-batches",
-    "book/torch-optim",
-    "book/without-shuffling",
-    "book/sum-of-losses",
-    "book/gradient-norm",
-    "book/own-loop",
-    "book/which-number",
-    "book/casebook",
-    *(page for page in LISTED if page.startswith("book/further/")),
-    "book/index",
-    "book/notes-on-the-source",
-    "book/how-this-book-was-built",
-]
