@@ -28,9 +28,7 @@ TYPED = {
     r"(?<![\w–-])-\d[\d.]*": "a minus is a −, not a hyphen",
     r"(?<![\d,.])\d,\d{3}(?![\d,])": "thousands are separated from five digits on",
 }
-FENCED = re.compile(
-    r"^ *`{3,}(?:python|sh|bash|console|\{code-block\})[^\n]*\n(.*?)^ *`{3,}$", re.M | re.S
-)
+FENCED = re.compile(r"^ *`{3,}python[^\n]*\n(.*?)^ *`{3,}$", re.M | re.S)  # shell lines wrap
 SEEN, FOLDED = 60, 88
 
 
