@@ -31,7 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Adam": {"color": "#87894E", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
 }
 ORDERS: dict[str, dict[str, Any]] = {
-    "cyclic": {"color": "#A261FC", "linestyle": "-"},
+    "cyclic": {"color": "#C52FB3", "linestyle": "-"},
     "shuffle_once": {"color": "#704A7D", "linestyle": "-."},
     "reshuffle": METHODS["SGD"],
     "with_replacement": {"color": "#430646", "linestyle": ":"},

@@ -20,7 +20,7 @@ Live.ink = {
   momentum: { stroke: "#0C3801", width: 2, dash: "8 3 2 3" },
   rmsprop: { stroke: "#AE6E99", width: 2, dash: "2 3" },
   adam: { stroke: "#87894E", width: 2, dash: "8 2 2 2 2 2" },
-  sorted: { stroke: "#A261FC", width: 2 },
+  sorted: { stroke: "#C52FB3", width: 2 },
 };
 
 // Numbers, as the text writes them
