@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from sgd_analysis.figures import OF_THE_MODEL, PRINTED, REFERENCE
+from sgd_analysis.figures import MEASURED, OF_THE_MODEL, PRINTED, REFERENCE
 
 Vector = NDArray[np.float64]
 Style = dict[str, Any]
@@ -29,6 +29,7 @@ _GAP = "gap (loss units)"
 # What is evaluated is a loss, or a term of a loss gap, if the last word of its name says so.
 _LOSSES = {"loss", "risk", "train", "training", "val", "valid", "validation", "dev", "eval", "test"}
 _TERMS = {"weighting", "drift", "mode", "noise"}
+_RECORDED: Style = {**MEASURED, "marker": "d"}  # what no loop prints
 # Of the model, at fixed weights, several numbers have one colour, and differ in these.
 _DASHES = [("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1, 1, 1, 1, 1)), "v"), ("-", "X")]
 _ABOVE: Style = {  # where a legend lies on no data
@@ -117,8 +118,8 @@ def _panels(history: Any) -> list[Panel]:
     norm.add_steps("unclipped norm", steps, _recorded(history, "unclipped_norm"), before_clipping)
     norm.add_steps("gradient norm", steps, _recorded(history, "gradient_norm"), PRINTED)
     if "path_gradient_norm" in table:
-        norm.add("path gradient norm", ends, table["path_gradient_norm"], PRINTED)
-    update.add_steps("update norm", steps, _recorded(history, "update_norm"), PRINTED)
+        norm.add("path gradient norm", ends, table["path_gradient_norm"], _RECORDED)
+    update.add_steps("update norm", steps, _recorded(history, "update_norm"), _RECORDED)
     panels = {panel.name: panel for panel in (loss, norm, update)}
     dashes: dict[str, Iterator[Any]] = {}
     for name, values in history.evaluated.items():

@@ -518,12 +518,12 @@ class History:
         The panels stand above each other, over the epochs: epoch e goes from e − 1 to e, and the
         steps lie in it where they were made, before their updates (where no epoch has finished,
         the axis counts steps). Light lines have a value a step, those with markers one a finished
-        epoch, at its end. Solid and blue is what a loop prints, the weights moving; dashed and red
-        what was `evaluated` at fixed weights: beside the losses if the last word of its name is
-        loss or risk, or says on which samples (train, validation, test); beside the gradient
-        norms if it ends so; and else in a panel of its own. Axes are logarithmic where all values
-        are positive and far enough apart. Of very many steps the least and the greatest of each
-        bin are drawn.
+        epoch, at its end. Solid and blue is what a loop prints, the weights moving; green what is
+        recorded besides; dashed and red what was `evaluated` at fixed weights: beside the losses
+        if the last word of its name is loss or risk, or says on which samples (train, validation,
+        test); beside the gradient norms if it ends so; and else in a panel of its own. Axes are
+        logarithmic where all values are positive and far enough apart. Of very many steps the
+        least and the greatest of each bin are drawn.
 
         Returns:
             A matplotlib Figure, which pyplot knows nothing of: a notebook shows it, and

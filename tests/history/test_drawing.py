@@ -185,6 +185,14 @@ class TestEvaluated:
         assert figures.PRINTED["color"] == "#0072B2"
         assert figures.OF_THE_MODEL["color"] == "#D55E00"
 
+    def test_what_no_loop_prints_has_the_colour_of_what_is_measured(self, history):
+        updates = dataclasses.replace(history, also={"update_norm": np.geomspace(4, 1, 12)})
+        drawn = [line for ax in updates.plot().axes[1:] for line in ax.lines]
+        colours = {line.get_label(): line.get_color() for line in drawn}
+        assert colours.pop("gradient norm, each step") == figures.PRINTED["color"]
+        assert set(colours) == {"path gradient norm", "update norm, each step"}
+        assert set(colours.values()) == {figures.MEASURED["color"]}
+
 
 class TestAxes:
     @pytest.mark.parametrize(
