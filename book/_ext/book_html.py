@@ -48,7 +48,7 @@ CURES = [
     ),
     (re.compile(r'(<div class="proof admonition"[^>]*>\s*<p>)Proof\.'), r"\1<em>Proof.</em>"),
 ]
-IMAGE = re.compile(r'<img (?![^>]*\bwidth=)(?=[^>]*\bsrc="[^"]*?_images/(?P<name>[^"/]+\.svg)")')
+IMAGE = re.compile(r'<img (?![^>]* width=)[^>]*\bsrc="[^"]*?_images/(?P<name>[^"/]+\.svg)"')
 SIZE = re.compile(r'<svg [^>]*viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)"')
 
 
@@ -97,11 +97,12 @@ def reserve_room(body: str, drawings: dict[str, Path]) -> str:
     """Tell the size of each figure, so that what stands below does not move when it is there."""
 
     def sized(image: re.Match[str]) -> str:
-        size = SIZE.search(drawings[image["name"]].read_text(encoding="utf-8"))
+        drawing = drawings.get(image["name"])
+        size = SIZE.search(drawing.read_text(encoding="utf-8")) if drawing else None
         if size is None:
             return image[0]
         width, height = (round(float(size[side]) * 4 / 3) for side in ("width", "height"))  # pt
-        return f'<img width="{width}" height="{height}" '
+        return f'{image[0]} width="{width}" height="{height}"'
 
     return IMAGE.sub(sized, body)
 
