@@ -1,10 +1,5 @@
 "use strict";
 
-// Chromium gives a page on file:// no other file to read: the search then lists titles alone.
-if (location.protocol === "file:") {
-  DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-}
-
 // What scrolls can be reached by keyboard, at any width, in an opened fold, too.
 addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;

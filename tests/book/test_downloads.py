@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "book/_ext"))
 plain = importlib.import_module("plain_notebook")
 solutions = importlib.import_module("notebook_solutions")
-numbers = importlib.import_module("book_numbers")
 
 NAMES = plain.Names(
     numbers={
@@ -64,23 +63,6 @@ def plain_markdown(text: str) -> str:
 )
 def test_a_role_becomes_what_the_page_shows(written: str, shown: str) -> None:
     assert plain_markdown(written) == shown
-
-
-@pytest.mark.parametrize(
-    ("glued", "form", "shown"),
-    [
-        ("6.9e-12", ".0e", "7·10⁻¹²"),
-        ("1.37225e43", ".3e", "1.372·10⁴³"),
-        ("1e-06", ".1e", "1.0·10⁻⁶"),
-        ("1234.5", ",.1f", "1,234.5"),
-        ("-0.43", ".1f", "−0.4"),
-        ("-7e-05", ".0e", "−7·10⁻⁵"),
-        ("np.float64(2000.0)", ",.0f", "2,000"),
-        ("'made'", "", "made"),
-    ],
-)
-def test_a_glued_number_is_written_as_a_person_writes_it(glued: str, form: str, shown: str) -> None:
-    assert numbers.format_plain_text(glued, form) == shown
 
 
 @pytest.mark.parametrize(
