@@ -49,7 +49,8 @@ def test_a_figure_is_an_svg_with_alt_text_and_a_numbered_caption(built: Path) ->
 
 
 def test_figures_take_the_books_style(built: Path) -> None:
-    (figure,) = (built / "_build/html/_images").glob("*.svg")
+    drawings = (built / "_build/html/_images").glob("*.svg")
+    (figure,) = (path for path in drawings if not path.name.endswith("-narrow.svg"))
     drawing = figure.read_text(encoding="utf-8")
     style = matplotlib.rc_params_from_file(ROOT / "book/matplotlibrc", use_default_template=False)
     width, height = (f"{72 * inches:g}" for inches in style["figure.figsize"])
@@ -123,7 +124,9 @@ def test_no_page_loads_anything_from_the_network(built: Path) -> None:
 
 
 def test_every_local_file_a_page_loads_is_there(built: Path) -> None:
-    loading = re.compile(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"(?!data:)([^\"#?]+)")
+    loading = re.compile(
+        r"<(?:script|link|img|source)\b[^>]*\b(?:src(?:set)?|href)=\"(?!data:)([^\"#?]+)"
+    )
     for page in site_pages(built):
         for address in loading.findall(page.read_text(encoding="utf-8")):
             assert (page.parent / address).exists(), (page.name, address)
