@@ -15,7 +15,7 @@ from typing import Any
 
 from book_notebooks import executed
 from book_rebuild import executed_notebook
-from book_weight import tidy_svg
+from book_weight import size_of, tidy_svg
 from docutils import nodes
 from plain_notebook import joined
 from sphinx.application import Sphinx
@@ -51,11 +51,9 @@ def offer_narrow_figures(
             continue
         target = Path(app.outdir, app.builder.imagedir, f"{name}-narrow.svg")
         target.parent.mkdir(exist_ok=True)
-        target.write_text(tidy_svg(narrow), encoding="utf-8")
-        picture = (
-            rf'<picture><source media="{NARROW}" srcset="\g<1>{name}-narrow.svg">\g<0></picture>'
-        )
-        context["body"] = shown.sub(picture, context["body"])
+        target.write_text(drawing := tidy_svg(narrow), encoding="utf-8")
+        source = rf'<source media="{NARROW}" srcset="\g<1>{name}-narrow.svg"{size_of(drawing)}>'
+        context["body"] = shown.sub(rf"<picture>{source}\g<0></picture>", context["body"])
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from book_tables import mend_tables
+from book_weight import size_of
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -49,7 +50,6 @@ CURES = [
     (re.compile(r'(<div class="proof admonition"[^>]*>\s*<p>)Proof\.'), r"\1<em>Proof.</em>"),
 ]
 IMAGE = re.compile(r'<img (?![^>]* width=)[^>]*\bsrc="[^"]*?_images/(?P<name>[^"/]+\.svg)"')
-SIZE = re.compile(r'<svg [^>]*viewBox="0 0 (?P<width>[\d.]+) (?P<height>[\d.]+)"')
 
 
 def add_repository(app: Sphinx, config: Config) -> None:
@@ -98,11 +98,7 @@ def reserve_room(body: str, drawings: dict[str, Path]) -> str:
 
     def sized(image: re.Match[str]) -> str:
         drawing = drawings.get(image["name"])
-        size = SIZE.search(drawing.read_text(encoding="utf-8")) if drawing else None
-        if size is None:
-            return image[0]
-        width, height = (round(float(size[side]) * 4 / 3) for side in ("width", "height"))  # pt
-        return f'{image[0]} width="{width}" height="{height}"'
+        return image[0] + (size_of(drawing.read_text(encoding="utf-8")) if drawing else "")
 
     return IMAGE.sub(sized, body)
 

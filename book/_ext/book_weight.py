@@ -27,6 +27,7 @@ GEOMETRY = re.compile(r'(?<=[ (])(?:d|x|y|points)="[^"]*"|translate\([^)]*\)')
 PATH = re.compile(r'(?<= d=")[^"]*')
 STYLE = re.compile(r'(?<= style=")[^"]*')
 GLYPH = re.compile(r'(<use href="[^"]*") transform="translate\(([^ )]+) ([^ )]+)\)"')
+SIZE = re.compile(r'<svg [^>]*viewBox="0 0 ([\d.]+) ([\d.]+)"')  # in points
 LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}")
 
 
@@ -37,6 +38,14 @@ def rounded(number: re.Match[str]) -> str:
 def without_needless_ids(drawing: str) -> str:
     used = set(re.findall(r"#([\w-]+)", drawing))
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", drawing)
+
+
+def size_of(drawing: str) -> str:
+    """Say in HTML's attributes how large a drawing is, so that a page keeps room for it."""
+    if not (found := SIZE.search(drawing)):
+        return ""
+    width, height = (round(float(points) * 4 / 3) for points in found.groups())
+    return f' width="{width}" height="{height}"'
 
 
 def tidy_svg(drawing: str) -> str:

@@ -184,7 +184,9 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pictures(page: str) -> list[tuple[str, str]]:
     """Name the narrow and the wide drawing of each figure of a page, as it does."""
-    found = r'<picture><source [^>]*srcset="([^"]+)"><img [^>]*src="([^"]+\.svg)"[^>]*></picture>'
+    found = (
+        r'<picture><source [^>]*srcset="([^"]+)"[^>]*><img [^>]*src="([^"]+\.svg)"[^>]*></picture>'
+    )
     return re.findall(found, page)
 
 
