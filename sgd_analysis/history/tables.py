@@ -36,4 +36,6 @@ def framed(
         import pandas as pd
     except ImportError as error:
         raise ImportError("to_pandas() needs pandas: pip install pandas") from error
-    return pd.DataFrame(dict(table), index=pd.Index(numbers, name=index))
+    frame = pd.DataFrame(dict(table), index=pd.Index(numbers, name=index))
+    # Counts are whole, also where one is not known.
+    return frame.astype({name: "Int64" for name in ("n_samples",) if name in frame})
