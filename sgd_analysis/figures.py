@@ -112,4 +112,4 @@ def stopping_epochs(ax: Axes, epochs: ArrayLike, n_epochs: int, marked: Mapping[
         ax.axvline(epoch, label=label, **styles[position % 2])
     ax.set(xlabel="epoch after which a run stopped", ylabel="number of runs")
     if marked:
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above, not on the bars
