@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -65,13 +69,38 @@ def copy_project(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
-@pytest.fixture(scope="session")
-def browser_program() -> str:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+def program_of(names: Sequence[str]) -> str:
+    program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
-        reason = f"no browser to read the book in: none of {', '.join(BROWSERS)} is on the PATH"
+        reason = f"no browser to read the book in: none of {', '.join(names)} is on the PATH"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return program
+
+
+@pytest.fixture(scope="session")
+def browser_program() -> str:
+    return program_of(BROWSERS)
+
+
+@pytest.fixture(scope="session")
+def firefox_program() -> str:
+    return program_of(("firefox-esr", "firefox"))
+
+
+@pytest.fixture(scope="module")
+def addresses(site: Path) -> Iterator[dict[str, str]]:
+    """The site's address, by kind of access."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield {"file": site.as_uri(), "http": f"http://127.0.0.1:{server.server_port}"}
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="module")  # not longer: Playwright's event loop would be in nbmake's way

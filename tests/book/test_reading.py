@@ -7,15 +7,13 @@ there already.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -147,22 +145,6 @@ class Visit:
 
 Reading = Callable[[View], AbstractContextManager[Reader]]
 Places = Callable[[str], list[str]]
-
-
-@pytest.fixture(scope="module")
-def addresses(site: Path) -> Iterator[dict[str, str]]:
-    """The site's address, by kind of access."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield {"file": site.as_uri(), "http": f"http://127.0.0.1:{server.server_port}"}
-        server.shutdown()
-        thread.join()
 
 
 @contextmanager
