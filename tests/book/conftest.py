@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -69,6 +69,24 @@ def copy_project(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
+def program_of(names: Sequence[str]) -> str:
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        reason = f"no browser to read the book in: none of {', '.join(names)} is on the PATH"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return program
+
+
+@pytest.fixture(scope="session")
+def browser_program() -> str:
+    return program_of(BROWSERS)
+
+
+@pytest.fixture(scope="session")
+def firefox_program() -> str:
+    return program_of(("firefox-esr", "firefox"))
+
+
 @pytest.fixture(scope="module")
 def addresses(site: Path) -> Iterator[dict[str, str]]:
     """The site's address, by kind of access."""
@@ -83,15 +101,6 @@ def addresses(site: Path) -> Iterator[dict[str, str]]:
         yield {"file": site.as_uri(), "http": f"http://127.0.0.1:{server.server_port}"}
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser_program() -> str:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        reason = f"no browser to read the book in: none of {', '.join(BROWSERS)} is on the PATH"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    return program
 
 
 @pytest.fixture(scope="module")  # not longer: Playwright's event loop would be in nbmake's way
