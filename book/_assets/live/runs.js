@@ -11,7 +11,7 @@ globalThis.Live ??= {};
 Live.watched = {
   running: { label: "running loss", ...Live.ink.printed },
   global: { label: "global loss", ...Live.ink.model },
-  last: { label: "last batch", stroke: "#000000" },
+  last: { label: "last batch", ...Live.ink.measured },
 };
 
 Live.percent = (/** @type {number} */ share) => `${Number((100 * share).toPrecision(share < 0.1 ? 1 : 2))}%`;
