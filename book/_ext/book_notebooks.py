@@ -14,9 +14,16 @@ from book_numbers import format_plain_text
 from book_rebuild import executed_notebook
 from book_weight import tidy_svg
 from docutils import nodes
+from french_words import is_french
 from myst_nb.ext.glue.crossref import read_glue_cache
 from notebook_opening import installation, introduction
-from notebook_solutions import exercises_and_solutions, has_exercises, to_do
+from notebook_solutions import (
+    ANSWER,
+    ANSWER_IN_FRENCH,
+    exercises_and_solutions,
+    has_exercises,
+    to_do,
+)
 from plain_notebook import (
     Cell,
     Names,
@@ -59,7 +66,8 @@ def names(app: Sphinx, page: str) -> Names:
         key, _, form = rest.partition(":")
         quoted = posixpath.normpath(posixpath.join(folder, path)).removesuffix(".md")
         glued = read_glue_cache(env.mystnb_config.output_folder, quoted)
-        return format_plain_text(glued[key]["data"]["text/plain"], form)
+        plain = glued[key]["data"]["text/plain"]
+        return format_plain_text(plain, form, french=is_french(page))
 
     def address(other: str) -> str | None:
         target = posixpath.normpath(posixpath.join(folder, other))
@@ -79,6 +87,7 @@ def names(app: Sphinx, page: str) -> Names:
         citations=citations(env),
         value=value,
         address=address,
+        french=is_french(page),
     )
 
 
@@ -138,7 +147,8 @@ def write_notebook(
     cells = "".join(joined(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
     versions = {"": ("", notebook)}
     if has_exercises(notebook["cells"]):
-        undone = notebook | {"cells": list(to_do(notebook["cells"]))}
+        answer = ANSWER_IN_FRENCH if is_french(page) else ANSWER
+        undone = notebook | {"cells": list(to_do(notebook["cells"], answer))}
         versions = {"to do": ("", undone), "solved": (SOLVED, notebook)}
     for state, (suffix, version) in versions.items():
         try:
@@ -172,8 +182,8 @@ def write_solutions(app: Sphinx) -> None:
     found: list[Cell] = []
     kernel: dict[str, Any] = {}
     for page in in_reading_order(app.env, app.config.root_doc):
-        if not executed_notebook(app, page).exists():
-            continue
+        if is_french(page) or not executed_notebook(app, page).exists():
+            continue  # the exercises of a French page are those of its twin
         notebook = executed(app, page)
         if solved := list(exercises_and_solutions(notebook["cells"])):
             title = markdown_cell(f"## {app.env.titles[page].astext()}")

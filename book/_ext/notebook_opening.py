@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from book_names import package_version
+from french_words import is_french
 from sphinx.application import Sphinx
 
-INTRODUCTION = """\
-*This is a page of* {title}*, version {version}, {state}.*
-
-Its first cell installs the book's package with what the notebooks need besides, unless it is there.
-Its [wheel]({wheel}) lies {place}, on the book's site and in the archive of all notebooks.
-
-On Linux, this brings 5.5 GB of CUDA along; where there is no GPU, first install PyTorch alone, with
-the command that [its own site](https://pytorch.org/get-started/locally/) gives for CPU.
-
-{beside} to be in this notebook's folder."""
-STATES = {
-    "": "with what its cells gave when the book was built",
-    "to do": "without its solutions, for you to run and to complete",
-    "solved": "with its solutions, and with what its cells gave when the book was built",
-}
 INSTALLATION = """\
 import importlib.util
 
@@ -38,6 +25,66 @@ if not Path("{wheel}").exists():
 if importlib.util.find_spec("sgd_analysis") is None:
     %pip install --quiet "{{package}}"
 """
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a notebook's first lines say in one language."""
+
+    introduction: str
+    states: dict[str, str]
+    above: str
+    beside: str
+    joint: str
+    needed: tuple[str, str]  # of one file, of several
+
+    def of_files(self, names: list[str]) -> str:
+        return f"{f' {self.joint} '.join(names)} {self.needed[len(names) > 1]}"
+
+
+ENGLISH = Words(
+    introduction="""\
+*This is a page of* {title}*, version {version}, {state}.*
+
+Its first cell installs the book's package with what the notebooks need besides, unless it is there.
+Its [wheel]({wheel}) lies {place}, on the book's site and in the archive of all notebooks.
+
+On Linux, this brings 5.5 GB of CUDA along; where there is no GPU, first install PyTorch alone, with
+the command that [its own site](https://pytorch.org/get-started/locally/) gives for CPU.
+
+{needed} to be in this notebook's folder.""",
+    states={
+        "": "with what its cells gave when the book was built",
+        "to do": "without its solutions, for you to run and to complete",
+        "solved": "with its solutions, and with what its cells gave when the book was built",
+    },
+    above="in the folder above",
+    beside="beside this notebook",
+    joint="and",
+    needed=("has", "have"),
+)
+FRENCH = Words(
+    introduction="""\
+*Ce notebook est une page du livre* {title}*, version {version}, {state}.*
+
+Sa première cellule installe la bibliothèque du livre, avec tout ce dont les notebooks ont besoin,
+si elle n’est pas déjà là. Son [wheel]({wheel}) se trouve {place}, sur le site du livre et dans
+l’archive de tous les notebooks.
+
+Sous Linux, cela entraîne 5,5\u00a0Go de CUDA\u202f; sans carte graphique, installez d’abord PyTorch
+seul, avec la commande que [son site](https://pytorch.org/get-started/locally/) donne pour CPU.
+
+{needed} être dans le dossier de ce notebook.""",
+    states={
+        "": "avec ce que ses cellules ont donné à la construction du livre",
+        "to do": "sans ses solutions\u202f; à vous de l’exécuter et de le compléter",
+        "solved": "avec ses solutions, et ce que ses cellules ont donné à la construction du livre",
+    },
+    above="dans le dossier du dessus",
+    beside="à côté de ce notebook",
+    joint="et",
+    needed=("doit", "doivent"),
+)
 
 
 def wheel_name(app: Sphinx) -> str:
@@ -58,15 +105,17 @@ def beside_page(app: Sphinx, page: str) -> str:
 
 
 def introduction(app: Sphinx, page: str, cells: str, state: str) -> str:
-    found = [f"`{name}`" for name in companions(Path(app.confdir, "book"), cells)]
+    words = FRENCH if is_french(page) else ENGLISH
     wheel = beside_page(app, page)
-    return INTRODUCTION.format(
+    return words.introduction.format(
         title=app.config.html_title,
         version=package_version(Path(app.confdir)),
-        state=STATES[state],
+        state=words.states[state],
         wheel=wheel,
-        place="in the folder above" if wheel.startswith("../") else "beside this notebook",
-        beside=f"{' and '.join(found)} {'have' if len(found) > 1 else 'has'}",
+        place=words.above if wheel.startswith("../") else words.beside,
+        needed=words.of_files(
+            [f"`{name}`" for name in companions(Path(app.confdir, "book"), cells)]
+        ),
     )
 
 

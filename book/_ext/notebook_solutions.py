@@ -9,6 +9,7 @@ from plain_notebook import FENCE, Cell, joined
 
 GATE = re.compile(r"^:::\{solution-(start|end)\}.*\n(?::[\w-]+:.*\n)*:::[ ]*$", re.M)
 ANSWER = "# Your answer"
+ANSWER_IN_FRENCH = "# Votre réponse"
 
 
 def has_exercises(cells: list[Cell]) -> bool:
@@ -36,7 +37,7 @@ def blank(cell: Cell) -> Cell:
     return cell | {"execution_count": None, "outputs": []}
 
 
-def to_do(cells: list[Cell]) -> Iterator[Cell]:
+def to_do(cells: list[Cell], answer: str = ANSWER) -> Iterator[Cell]:
     """Yield a page's cells as one meets them: nothing has been run, and no solution is there.
 
     Where a solution has code, there is a cell for the reader's own, unless the exercise gives one.
@@ -46,7 +47,7 @@ def to_do(cells: list[Cell]) -> Iterator[Cell]:
         code = cell["cell_type"] == "code"
         if solves:
             if code and to_write:
-                yield blank(cell) | {"metadata": {}, "source": ANSWER}
+                yield blank(cell) | {"metadata": {}, "source": answer}
             to_write = to_write and not code
         elif code:
             to_write = False

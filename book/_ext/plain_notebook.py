@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from french_words import KINDS as FRENCH_KINDS
+from french_words import PROOF, french_authors
+
 Cell = dict[str, Any]
 
 FENCE = re.compile(
@@ -21,13 +24,18 @@ FENCE = re.compile(
 EQUATION = re.compile(r"^([ ]*\$\$)\n((?:(?!\$\$).)*)\n[ ]*\$\$ \(([\w-]+)\)[ ]*$", re.M | re.S)
 ROLE = re.compile(r"``.*?``|\{([a-z]+(?::[a-z]+)?)\}`([^`]+)`", re.S)  # or what is quoted as it is
 TARGET = re.compile(r"^\([\w-]+\)=\n", re.M)
-LINK = re.compile(r"\[([^\]]*)\]\(([\w/-]+)\.md(?:#[\w-]*)?\)")
+COMMENT = re.compile(r"^% .*\n+", re.M)
+LINK = re.compile(r"\[([^\]]*)\]\(((?:\.\./)*[\w/-]+)\.md(?:#[\w-]*)?\)")
 KINDS = {"figure": "Fig."}  # others are called by their own name
 
 GLUE_IMPORT = re.compile(r"^from myst_nb import glue\n", re.M)
 GLUE = '''\
 def glue(name, value, display=True):
-    """Quote a value in the book's text, which needs the book: here there is nothing to do."""'''
+    """{}"""'''
+DOES_NOTHING = (
+    "Quote a value in the book's text, which needs the book: here there is nothing to do."
+)
+DOES_NOTHING_FR = "Cite une valeur dans le texte du livre : hors du livre, il n’y a rien à faire."
 
 
 class UnknownMarkupError(ValueError):
@@ -43,13 +51,25 @@ class Names:
     citations: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # key: (authors, year)
     value: Callable[[str], str] = str  # "page.md::key:format": the text
     address: Callable[[str], str | None] = lambda page: None  # "page": where a link leads
+    french: bool = False
 
     def numbered(self, label: str) -> str:
         kind, number = self.numbers[label]
-        return f"{KINDS.get(kind, kind.capitalize())} {number}"
+        name = KINDS.get(kind, kind.capitalize())
+        return f"{FRENCH_KINDS.get(name, name) if self.french else name} {number}"
+
+    def solved(self, label: str) -> str:
+        number = self.numbered(label)
+        return (
+            f"Solution de l’{number[0].lower()}{number[1:]}"
+            if self.french
+            else f"Solution of {number}"
+        )
 
     def cited(self, role: str, keys: str) -> str:
         cited = [self.citations[key.strip()] for key in keys.split(",")]
+        if self.french:
+            cited = [(french_authors(authors), year) for authors, year in cited]
         if role == "cite:t":
             return ", ".join(f"{authors} ({year})" for authors, year in cited)
         return f"({'; '.join(f'{authors}, {year}' for authors, year in cited)})"
@@ -84,16 +104,17 @@ def plain_directive(directive: re.Match[str], names: Names) -> str:
     if name == "admonition":
         return quoted(f"**{argument}**", content)
     if name == "prf:proof":
-        return quoted("", f"*Proof.* {content.strip()} ∎")
+        proof = PROOF if names.french else "Proof."
+        return quoted("", f"*{proof}* {content.strip()} ∎")
     if name == "exercise" or name.startswith("prf:"):
         found = re.search(r"^:label: (.+)$", directive["options"], re.M)
         number = names.numbered(found[1].strip()) if found else name.removeprefix("prf:").title()
         return quoted(f"**{number}**" + (f" ({argument})" if argument else ""), content)
     if name == "solution":
-        summary = f"<summary>Solution of {names.numbered(argument)}</summary>"
+        summary = f"<summary>{names.solved(argument)}</summary>"
         return f"<details>{summary}\n\n{content.strip()}\n\n</details>"
     if name == "solution-start":
-        return f"**Solution of {names.numbered(argument)}**"
+        return f"**{names.solved(argument)}**"
     if name in ("solution-end", "only", "live"):
         return ""
     raise UnknownMarkupError(f"the directive {name} has no reading in a plain notebook")
@@ -110,7 +131,7 @@ def plain_markdown(text: str, names: Names) -> str:
         dollars, formula, label = equation.groups()
         return f"{dollars}\n{formula} \\tag{{{names.numbers[label][1]}}}\n{dollars}"
 
-    text = TARGET.sub("", text + "\n")
+    text = COMMENT.sub("", TARGET.sub("", text + "\n"))
     text = EQUATION.sub(tagged, text)
     text = FENCE.sub(lambda found: plain_directive(found, names), text)
     text = ROLE.sub(lambda role: names.spoken(role[1], role[2]) if role[1] else role[0], text)
@@ -179,7 +200,7 @@ def plain_notebook(
     if installation:
         cells.append(code_cell(installation, folded=False))
     if any(GLUE_IMPORT.search(joined(cell["source"])) for cell in notebook["cells"]):
-        cells.append(code_cell(GLUE))
+        cells.append(code_cell(GLUE.format(DOES_NOTHING_FR if names.french else DOES_NOTHING)))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cells += plain_code(cell, names, tidy_svg)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from tests.book.markup import SOLUTION, Block, Page
-from tests.book.page_checks import Check, Missing, required
+from tests.book.page_checks import Check, Missing, numbers_in_english, required
 
 OF_WHAT_IS_SEEN: list[Check] = []
 
@@ -22,6 +22,10 @@ SIDE = re.compile(
     r"\b(?:left|middle|right)(?:-hand)? (?:panel|plot|picture|figure|histogram)s?\b"
     r"|\{numref\},? (?:on the |at the )?(?:left|middle|right)\b|\((?:left|right)[),]"
     r"|\bpanels? (?:on|to|at) the (?:left|right)\b|\b(?:Left|Middle|Right)[,:]"
+)
+SIDE_IN_FRENCH = re.compile(
+    r"\b(?:panneau|graphique|figure|histogramme)x?s? (?:de|à|du) (?:gauche|droite|milieu)\b"
+    r"|\{numref\},? à (?:gauche|droite)\b|\((?:gauche|droite)[),]|\b[ÀA] (?:gauche|droite)\b"
 )
 TYPED = {
     r"\d+e[+-]?\d+": "a power of ten is written 7·10⁸³",
@@ -44,7 +48,7 @@ def sentences(page: Page) -> Iterator[tuple[int, str]]:
 def claims_one_thing_in_each_caption(page: Page) -> Iterator[Missing]:
     for cell in page.cells:
         caption = str(cell.settings.get("figure", {}).get("caption", "")).strip()
-        words = len(ROLE_OR_FORMULA.sub("x", caption).split())
+        words = len(re.findall(r"\S*\w\S*", ROLE_OR_FORMULA.sub("x", caption)))
         if caption and not CLAIM.fullmatch(caption):
             what = "a caption is one bold claim, **…**, and nothing else; panels have titles"
             yield Missing(f"{what}: “{caption[-60:]}”", cell.line)
@@ -120,7 +124,7 @@ def axis_labels(code: ast.AST) -> Iterator[tuple[str, int]]:
 @required(OF_WHAT_IS_SEEN, 'alt: "')
 def calls_panels_by_their_titles(page: Page) -> Iterator[Missing]:
     for line, text in sentences(page):
-        if found := SIDE.search(text):
+        if found := (SIDE_IN_FRENCH if page.is_french else SIDE).search(text):
             what = "panels stand below each other on a phone, and have titles to be called by"
             yield Missing(f"{what}: “{text[max(0, found.start() - 20) : found.end() + 30]}”", line)
 
@@ -128,6 +132,7 @@ def calls_panels_by_their_titles(page: Page) -> Iterator[Missing]:
 @required(OF_WHAT_IS_SEEN, "1 − 0.1 · 3 is 0.7")
 def writes_numbers_for_reading(page: Page) -> Iterator[Missing]:
     for line, text in sentences(page):
+        text = numbers_in_english(text) if page.is_french else text
         for pattern, what in TYPED.items():
             if found := re.search(pattern, text):
                 yield Missing(f"{what}: {found[0]}", line)

@@ -107,6 +107,10 @@ class Page:
         return [block for block in self.blocks if block.name in names]
 
     @property
+    def is_french(self) -> bool:
+        return self.path.parent.name == "fr"
+
+    @property
     def cells(self) -> list[Block]:
         return self.named("code-cell")
 

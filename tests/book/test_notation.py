@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.book.contents import ROOT
+from tests.book.french_checks import ENGLISH
 from tests.book.letters import ACCENT, GREEK, formulas, letters
 from tests.book.markup import Page
 from tests.book.page_checks import LISTED_PAGES
@@ -65,7 +66,8 @@ def test_a_letter_of_one_page_has_no_meaning_in_the_book_and_is_used_there(page:
     "page", [page for page in LISTED_PAGES if page.path != NOTATION.path], ids=str
 )
 def test_each_letter_of_a_page_is_in_the_register(page: Page) -> None:
-    name = page.path.relative_to(ROOT / "book").with_suffix("").as_posix()
+    name = page.path.relative_to(ROOT).with_suffix("").as_posix()
+    name = ENGLISH.get(name, name).removeprefix("book/")
     speaks_of = OF_A_PAGE if name == "theorems" else {name}
     known = set().union(OF_THE_BOOK, COUNTS, *(OF_A_PAGE.get(page, []) for page in speaks_of))
     unknown = {

@@ -65,13 +65,18 @@ not_in_bibliography = partial(
 )
 
 
+CHAPTER_CITED = (
+    r"\[(?:chapter|(?:[Ll]ire le )?[Cc]hapitre|ch\.) (\d+)[^]]*\]\((?:\.\./)?([\w-]+)\.md\b[^)]*\)"
+)
+
+
 def wrongly_numbered(page: Page, chapters: list[str]) -> list[str]:
     """Say which chapters a page cites by a number that is not theirs."""
     numbers = {Path(chapter).name: n for n, chapter in enumerate(chapters, 1)}
     return [
         f"{page}:{page.line_at(cited.start())}: {cited[0]} is chapter {n} in _toc.yml: change the "
         "number here, or move the chapter there (a new one comes last)"
-        for cited in re.finditer(r"\[chapter (\d+)\]\(([\w-]+)\.md\b[^)]*\)", page.text)
+        for cited in re.finditer(CHAPTER_CITED, page.text)
         if (n := numbers.get(cited[2])) not in (None, int(cited[1]))
     ]
 
