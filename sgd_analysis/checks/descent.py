@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch.overrides import TorchFunctionMode
 
@@ -22,7 +22,7 @@ _ARGUMENTS = "f, w, t, eta, epsilon, nepoch"
 _COMPARED = {"last": "loss", "after": "after", "undivided": "sum_of_squares", "root": "root"}
 
 
-def gradient_descent(sgd: Loop) -> str:
+def gradient_descent(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:
     """Tell whether a loop is gradient descent on the mean of the squares, or what is wrong.
 
     Its steps and its rule are tried on a few points, then the whole of it on the source notebook's
@@ -33,9 +33,10 @@ def gradient_descent(sgd: Loop) -> str:
             changes, the points (n, 2), a row each (input, target), the step size, the threshold,
             and how many epochs to make at most. Returns the epoch, counted from one, whose loss,
             before its step, is the first below epsilon; None if none is.
+        language: of the sentence: "en", or "fr" for French.
 
     Returns:
-        A sentence that begins with "right" or with "not yet".
+        A sentence that begins with "right" or "not yet", in French with "juste" or "pas encore".
 
     Example:
         >>> from sgd_analysis import checks
@@ -50,25 +51,30 @@ def gradient_descent(sgd: Loop) -> str:
         ...             return epoch
         >>> checks.gradient_descent(sgd)
         'not yet: w went uphill; which sign takes it down?'
+        >>> print(checks.gradient_descent(sgd, language="fr"))
+        pas encore\u00a0: w remonte la pente\u202f; quel signe le fait descendre\u202f?
     """
-    return told(_gradient_descent, sgd)
+    return told(_gradient_descent, sgd, language)
 
 
-def ready_made_loss(sgd: Loop) -> str:
+def ready_made_loss(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:
     """Tell whether a loop is gradient descent with the loss of `torch.nn.MSELoss`.
 
     Args:
         sgd: as `gradient_descent` wants it.
+        language: of the sentence: "en", or "fr" for French.
 
     Returns:
-        A sentence that begins with "right" or with "not yet".
+        A sentence that begins with "right" or "not yet", in French with "juste" or "pas encore".
 
     Example:
         >>> from sgd_analysis import checks
         >>> checks.ready_made_loss(print)
         'not yet: f is never asked for anything: the loss should compare f(w, x) with y'
+        >>> print(checks.ready_made_loss(print, language="fr"))
+        pas encore\u00a0: f n'est jamais appelée\u00a0: le coût doit comparer f(w, x) à y
     """
-    return told(_ready_made_loss, sgd)
+    return told(_ready_made_loss, sgd, language)
 
 
 def _gradient_descent(sgd: Loop) -> Said:
@@ -124,8 +130,7 @@ def whole_run(loop: Loop, *settings: float, calls: int, expected: int, spread: i
     epoch = epoch_in(trial.returned)
     if epoch is None or abs(epoch - expected) > spread:
         raise NotYet("whole", returned=repr(trial.returned), expected=expected)
-    weights = ", ".join(f"{w:.1f}".replace("-", "−") for w in trial.weights)
-    return Said("right_weights", epoch=epoch, weights=weights)
+    return Said("right_weights", epoch=epoch, weights=tuple(trial.weights))
 
 
 class _Asked(TorchFunctionMode):

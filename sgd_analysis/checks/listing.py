@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,16 +17,17 @@ from sgd_analysis.checks.tries import Loop, printed_by, require_written
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d*)?(?:e[-+]?\d+)?", re.I)
 
 
-def printed_batches(show: Loop) -> str:
+def printed_batches(show: Loop, *, language: Literal["en", "fr"] = "en") -> str:
     """Tell whether a function prints every sample of every batch of a loader, or what is wrong.
 
     Args:
         show: takes a loader, whose batches have a row a sample (input, target). Prints a line a
             sample with four numbers: of the batch, of the sample in it, x and y. Counting may
             begin at 0 or at 1.
+        language: of the sentence: "en", or "fr" for French.
 
     Returns:
-        A sentence that begins with "right" or with "not yet".
+        A sentence that begins with "right" or "not yet", in French with "juste" or "pas encore".
 
     Example:
         >>> from sgd_analysis import checks
@@ -35,8 +36,10 @@ def printed_batches(show: Loop) -> str:
         ...         print(i, len(batch))
         >>> checks.printed_batches(show)
         'not yet: a line should have four numbers, batch, sample, x and y; this one has 2: 0 10'
+        >>> print(checks.printed_batches(len, language="fr"))
+        pas encore\u00a0: la fonction n'affiche rien
     """
-    return told(_printed_batches, show)
+    return told(_printed_batches, show, language)
 
 
 def _printed_batches(show: Loop) -> Said:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ Method = Callable[..., Optimizer]
 _COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}
 
 
-def optimizer_step(sgd: Loop, method: Method = RMSprop) -> str:
+def optimizer_step(
+    sgd: Loop, method: Method = RMSprop, *, language: Literal["en", "fr"] = "en"
+) -> str:
     """Tell whether an optimizer makes the steps of a loop over mini-batches, or what is wrong.
 
     Args:
@@ -35,9 +37,10 @@ def optimizer_step(sgd: Loop, method: Method = RMSprop) -> str:
             epoch, counted from one, whose last batch's loss, before its step, is the first below
             epsilon; None if none is.
         method: a class of `torch.optim`, called with the weights and lr.
+        language: of the sentence: "en", or "fr" for French.
 
     Returns:
-        A sentence that begins with "right" or with "not yet".
+        A sentence that begins with "right" or "not yet", in French with "juste" or "pas encore".
 
     Example:
         >>> import torch
@@ -58,8 +61,10 @@ def optimizer_step(sgd: Loop, method: Method = RMSprop) -> str:
         'not yet: that is a step of Adam, and RMSprop was asked for'
         >>> checks.optimizer_step(sgd, torch.optim.Adam)
         'right'
+        >>> checks.optimizer_step(sgd, torch.optim.Adam, language="fr")
+        'juste'
     """
-    return told(lambda loop: _optimizer_step(loop, method), sgd)
+    return told(lambda loop: _optimizer_step(loop, method), sgd, language)
 
 
 def _optimizer_step(sgd: Loop, method: Method) -> Said:

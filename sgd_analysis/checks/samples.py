@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sgd_analysis.checks.messages import NotYet, Said, told
 from sgd_analysis.checks.points import FEW, POINTS
 from sgd_analysis.checks.rules import epoch_in, require_rule, require_stop
@@ -18,7 +20,7 @@ _COMPARED = {"last": "last_sample", "after": "after", "running": "running", "at_
 _EPOCHS = 5
 
 
-def one_sample_at_a_time(sgd: Loop) -> str:
+def one_sample_at_a_time(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:
     """Tell whether a loop makes a step on each sample alone, in any order, or what is wrong.
 
     Its steps and its rule are tried on a few points, then five epochs of it at most on the source
@@ -28,9 +30,10 @@ def one_sample_at_a_time(sgd: Loop) -> str:
         sgd: takes f, w, t, eta, epsilon, nepoch, as `gradient_descent` says. Returns the epoch,
             counted from one, whose last sample's loss, before its step, is the first below
             epsilon; None if none is.
+        language: of the sentence: "en", or "fr" for French.
 
     Returns:
-        A sentence that begins with "right" or with "not yet".
+        A sentence that begins with "right" or "not yet", in French with "juste" or "pas encore".
 
     Example:
         >>> from sgd_analysis import checks
@@ -44,8 +47,10 @@ def one_sample_at_a_time(sgd: Loop) -> str:
         ...             return epoch
         >>> checks.one_sample_at_a_time(sgd)
         'not yet: the gradients of the steps before are still in w.grad; clear it at each step'
+        >>> print(checks.one_sample_at_a_time(print, language="fr"))
+        pas encore\u00a0: f n'est jamais appelée\u00a0: le coût doit comparer f(w, x) à y
     """
-    return told(_one_sample_at_a_time, sgd)
+    return told(_one_sample_at_a_time, sgd, language)
 
 
 def _one_sample_at_a_time(sgd: Loop) -> Said:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sgd_analysis.checks.batches import require_shuffled
 from sgd_analysis.checks.descent import whole_run
 from sgd_analysis.checks.messages import Said, told
@@ -37,7 +39,7 @@ _SUMS = (
 _COMPARED = {name: name for name in _SUMS} | {"last": "last_batch"}
 
 
-def mini_batches(sgd: Loop) -> str:
+def mini_batches(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:
     """Tell whether a loop makes a step on each mini-batch, or what is wrong.
 
     Its batches, steps and rule are tried on 25 points, of which the last batch has only five; then
@@ -48,9 +50,10 @@ def mini_batches(sgd: Loop) -> str:
         sgd: takes f, w, t, eta, epsilon, nepoch, minibatch: as `gradient_descent` says, and the
             size of a batch. Returns the epoch, counted from one, whose running loss is the first
             below epsilon: the mean over all samples of the batches' losses, each before its step.
+        language: of the sentence: "en", or "fr" for French.
 
     Returns:
-        A sentence that begins with "right" or with "not yet".
+        A sentence that begins with "right" or "not yet", in French with "juste" or "pas encore".
 
     Example:
         >>> import torch
@@ -64,8 +67,10 @@ def mini_batches(sgd: Loop) -> str:
         ...             w.grad.zero_()
         >>> checks.mini_batches(sgd)
         'not yet: the points come in the order of t: shuffle=True is missing'
+        >>> print(checks.mini_batches(sgd, language="fr"))
+        pas encore\u00a0: les points viennent dans l'ordre de t\u00a0: il manque shuffle=True
     """
-    return told(_mini_batches, sgd)
+    return told(_mini_batches, sgd, language)
 
 
 def _mini_batches(sgd: Loop) -> Said:

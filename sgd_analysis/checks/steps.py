@@ -185,18 +185,13 @@ def _wrong_length(ratio: float, n: int) -> Said:
             return Said(key, n=n, all=len(POINTS))
     if ratio < 0:
         return Said("uphill")
-    eta = ratio * STEP_SIZE
-    return Said("length", ratio=f"{ratio:.3g}", eta=f"{eta:.3g}", given=STEP_SIZE)
+    return Said("length", ratio=ratio, eta=ratio * STEP_SIZE, given=STEP_SIZE)
 
 
 def elsewhere(step: Step, number: int, expected: Vector, of_what: Said) -> Said:
     """Return where a step should have led, and where it has, in words."""
-    before, right, after = (
-        f"({', '.join(f'{w:.4g}' for w in weights)})"
-        for weights in (step.before, expected, step.after)
-    )
-    where = {"before": before, "expected": right, "after": after}
-    return Said("elsewhere", step=of_what, number=number, **where)
+    ends = {"before": tuple(step.before), "expected": tuple(expected), "after": tuple(step.after)}
+    return Said("elsewhere", step=of_what, number=number, **ends)
 
 
 def close(one: Vector, other: Vector) -> bool:

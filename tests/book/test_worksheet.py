@@ -1,4 +1,4 @@
-"""The worksheet can be done from the page alone, without a look at its solutions."""
+"""The worksheet can be done from the page alone, in either language, without its solutions."""
 
 import re
 from typing import Any
@@ -10,6 +10,11 @@ from tests.book.markup import SOLUTION, Block, Page, blocks
 from tests.book.test_your_turn import STEP, filled
 
 PAGE = Page(ROOT / "book/worksheet.md")
+FRENCH = Page(ROOT / "book/fr/feuille-de-travail.md")
+RIGHTLY = {PAGE: "right", FRENCH: "juste"}
+NOT_YET = {PAGE: "not yet: ", FRENCH: "pas encore\u00a0: "}
+QUESTIONS = {PAGE: "Three questions", FRENCH: "Pour finir"}
+each_language = pytest.mark.parametrize("page", [PAGE, FRENCH], ids=["English", "French"])
 CHECKED = re.compile(r"^(?:print\(|said = )checks\.(\w+)\(", re.M)
 RUNNING = "    running_loss += loss.item() * len(x)"
 SHOW = """
@@ -55,53 +60,67 @@ WRONG = [
 ]
 
 
-def unsolved() -> list[Block]:
-    """The cells of the page without its solutions."""
-    return [block for block in blocks(SOLUTION.sub("", PAGE.text)) if block.name == "code-cell"]
+def unsolved(page: Page) -> list[Block]:
+    """The cells of a page without its solutions."""
+    return [block for block in blocks(SOLUTION.sub("", page.text)) if block.name == "code-cell"]
 
 
-STEPS = {found[1]: cell.code for cell in unsolved() if (found := CHECKED.search(cell.content))}
+def steps(page: Page) -> dict[str, str]:
+    """The cells with holes, by their checks."""
+    return {found[1]: cell.code for cell in unsolved(page) if (found := CHECKED.search(cell.code))}
 
 
-def said_of(step: str, fillings: list[str]) -> str:
+def said_of(step: str, fillings: list[str], page: Page = PAGE) -> str:
     """Return what the check of a step says, with the holes of its cell filled."""
     names: dict[str, Any] = {}
-    for cell in unsolved()[:2]:  # the imports and the data
+    for cell in unsolved(page)[:2]:  # the imports and the data
         exec(cell.code, names)
-    code = filled(STEPS[step], fillings)
+    code = filled(steps(page)[step], fillings)
     exec(re.sub(r"^print\((checks.*)\)$", r"said = \1", code, flags=re.M), names)
     return str(names["said"])
 
 
-def test_the_steps_have_the_order_of_the_source_notebook() -> None:
-    assert [*STEPS] == [*RIGHT]
+@each_language
+def test_the_steps_have_the_order_of_the_source_notebook(page: Page) -> None:
+    assert [*steps(page)] == [*RIGHT]
 
 
-def test_no_cell_needs_what_only_a_solution_defines(capsys: pytest.CaptureFixture[str]) -> None:
+@each_language
+def test_no_cell_needs_what_only_a_solution_defines(
+    page: Page, capsys: pytest.CaptureFixture[str]
+) -> None:
     names: dict[str, Any] = {}
-    for cell in unsolved():
+    for cell in unsolved(page):
         exec(cell.code, names)
-    answers = re.findall(r"^(?:not yet|right): .*$", capsys.readouterr().out, re.M)
-    assert len(answers) == len(RIGHT) and all(said.startswith("not yet") for said in answers)
+    answers = re.findall(rf"^(?:{NOT_YET[page]}|{RIGHTLY[page]}).*$", capsys.readouterr().out, re.M)
+    assert len(answers) == len(RIGHT) and all(said.startswith(NOT_YET[page]) for said in answers)
 
 
-def test_every_step_and_question_has_a_solution_and_leads_to_a_chapter() -> None:
-    exercises = [block.options["label"] for block in PAGE.named("exercise")]
-    solved = [block.argument for block in PAGE.named("solution-start")]
+@each_language
+def test_every_step_and_question_has_a_solution_and_leads_to_a_chapter(page: Page) -> None:
+    exercises = [block.options["label"] for block in page.named("exercise")]
+    solved = [block.argument for block in page.named("solution-start")]
     assert exercises == solved and len(exercises) == len(RIGHT) + 1 + 3
-    steps, questions = PAGE.headings[:-1], SOLUTION.findall(PAGE.section("Three questions") or "")
-    for text in [*(PAGE.section(step) or "" for step in steps), *questions]:
-        assert re.search(r"\]\([\w-]+\.md\)", text), text
+    questions = SOLUTION.findall(page.section(QUESTIONS[page]) or "")
+    for text in [*(page.section(step) or "" for step in page.headings[:-1]), *questions]:
+        assert re.search(r"\]\([\w./-]+\.md\)", text), text
 
 
-def test_every_solution_is_tried_by_the_check_of_its_step() -> None:
-    tried = [name for text in SOLUTION.findall(PAGE.text) for name in CHECKED.findall(text)]
+@each_language
+def test_every_solution_is_tried_by_the_check_of_its_step(page: Page) -> None:
+    tried = [name for text in SOLUTION.findall(page.text) for name in CHECKED.findall(text)]
     assert tried == [*RIGHT]
 
 
+@each_language
 @pytest.mark.parametrize("step", RIGHT)
-def test_the_right_lines_are_right(step: str) -> None:
-    assert said_of(step, RIGHT[step]).startswith("right")
+def test_the_right_lines_are_right(step: str, page: Page) -> None:
+    assert said_of(step, RIGHT[step], page).startswith(RIGHTLY[page])
+
+
+def test_in_french_a_wrong_line_is_told_in_french_what_is_wrong() -> None:
+    said = said_of("printed_batches", ["print(i, batch)"], FRENCH)
+    assert said.startswith(NOT_YET[FRENCH]) and "quatre nombres" in said
 
 
 @pytest.mark.parametrize(("step", "hole", "instead", "said"), WRONG)

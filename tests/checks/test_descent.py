@@ -16,8 +16,8 @@ w.data -= eta * torch.tensor(gradient)"""
 RETURNED = STEP.replace("loss.b", "grad = loss.b").replace("w.grad\n", "grad\n")
 
 
-def said(**changed):
-    return checks.gradient_descent(written(DESCENT, **changed))
+def said(language="en", **changed):
+    return checks.gradient_descent(written(DESCENT, **changed), language=language)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ for i, batch in enumerate(loader):
         print(f"batch {i}, sample {j}: x = {x:.2f}, y = {y:.2f}")"""
 
 
-def said(lines):
-    return checks.printed_batches(written(SHOWN, LINES=lines))
+def said(lines, language="en"):
+    return checks.printed_batches(written(SHOWN, LINES=lines), language=language)
 
 
 @pytest.mark.parametrize(

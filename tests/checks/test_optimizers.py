@@ -16,8 +16,9 @@ STEPS = "optimizer.zero_grad()\nloss.backward()\noptimizer.step()"
 MADE = "optimizer = torch.optim.RMSprop([w], lr=eta)"
 
 
-def said(**changed):
-    return checks.optimizer_step(written(BATCHES, **({"MADE": MADE, "STEP": STEPS} | changed)))
+def said(language="en", **changed):
+    loop = written(BATCHES, **({"MADE": MADE, "STEP": STEPS} | changed))
+    return checks.optimizer_step(loop, language=language)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from sgd_analysis import checks
 from tests.checks.loops import DESCENT, SINGLE, STEP, without, written
 
 
-def said(**changed):
-    return checks.one_sample_at_a_time(written(SINGLE, **changed))
+def said(language="en", **changed):
+    return checks.one_sample_at_a_time(written(SINGLE, **changed), language=language)
 
 
 def test_the_given_order_is_right():

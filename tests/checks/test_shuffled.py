@@ -11,8 +11,8 @@ SUM = {
 UNWEIGHTED = "running_loss += loss.item()"
 
 
-def said(**changed):
-    return checks.mini_batches(written(BATCHES, **(SUM | changed)))
+def said(language="en", **changed):
+    return checks.mini_batches(written(BATCHES, **(SUM | changed)), language=language)
 
 
 @pytest.mark.parametrize("right", [{}, {"BEGIN": "f(w, t[:, 0])"}])
