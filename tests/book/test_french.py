@@ -12,30 +12,32 @@ from tests.book import french, french_checks
 from tests.book.contents import LISTED, ROOT
 from tests.book.markup import Page
 from tests.book.page_checks import numbers_in_english
-from tests.book.test_pages import each, fail_with
 
 Check = Callable[[Page], Iterator[str]]
 FRENCH = [Page(ROOT / f"{page}.md") for page in LISTED if page.startswith(FOLDER)]
 WHOLE = ("feuille-de-travail", "notes-sur-le-notebook")  # the others choose what they say
 TWINS = [page for page in FRENCH if page.path.stem in WHOLE]
-each_check = pytest.mark.parametrize(
-    "check", french_checks.OF_A_FRENCH_PAGE, ids=lambda c: c.__name__
-)
-each_check_of_twins = pytest.mark.parametrize(
-    "check", french_checks.OF_A_TWIN, ids=lambda c: c.__name__
-)
 
 
-@each_check
-@each("page", FRENCH)
+def of_each(pages: list[Page], checks: list[Check]) -> pytest.MarkDecorator:
+    cases = [
+        pytest.param(page, check, id=f"{page.path.stem}-{check.__name__}")
+        for page in pages
+        for check in checks
+    ]
+    return pytest.mark.parametrize(("page", "check"), cases)
+
+
+@of_each(FRENCH, french_checks.OF_A_FRENCH_PAGE)
 def test_a_french_page(page: Page, check: Check) -> None:
-    fail_with(list(check(page)))
+    if found := [*check(page)]:
+        pytest.fail("\n".join(found), pytrace=False)
 
 
-@each_check_of_twins
-@each("page", TWINS)
+@of_each(TWINS, french_checks.OF_A_TWIN)
 def test_a_french_page_with_an_english_twin(page: Page, check: Check) -> None:
-    fail_with(list(check(page)))
+    if found := [*check(page)]:
+        pytest.fail("\n".join(found), pytrace=False)
 
 
 # The pieces of a page
