@@ -23,7 +23,7 @@ CODE = re.compile(r"^(?P<fence>`{3,})(?P<name>\S*).*?^(?P=fence)[ \t]*$", re.M |
 TITLE = re.compile(r"^:::+\{(?!solution|prf:ref)[\w:-]+\}[ \t]*(.*)$")
 MACHINERY = re.compile(r"^:::+(?:\{.*)?$|^:[\w-]+:(?: .*)?$|^\([\w-]+\)=$")
 WORD = re.compile(r"[^\W\d_]{2}")
-FORMULA = re.compile(r"\$\$(?:(?!\\text).)*?\$\$", re.S)
+FORMULA = re.compile(r"\$\$(?:(?!\\text).)*?\$\$(?:[ \t]*\([\w-]+\))?", re.S)
 SETTINGS = {"caption", "alt", "code_prompt_show", "code_prompt_hide"}
 
 

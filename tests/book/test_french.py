@@ -101,7 +101,7 @@ def test_a_page_is_read_piece_by_piece_each_with_its_words_alone() -> None:
         (17, "With a pencil"),
         (20, "Draw it."),
         (23, "**It falls.**\n\nA line.\n# the start"),
-        (43, "- one\n- two"),
+        (44, "- one\n- two"),
     ]
 
 
@@ -186,7 +186,7 @@ def test_what_was_written_from_a_page_that_is_gone_is_named(twins: Twins) -> Non
 def test_english_that_no_french_piece_stands_for_is_named(twins: Twins) -> None:
     edited(twins[0], "- one", "New words.\n\n- one")
     assert complaints(twins[1]) == [
-        "book/fr/feuille-de-travail.md says nothing of book/worksheet.md:43 at its place: "
+        "book/fr/feuille-de-travail.md says nothing of book/worksheet.md:44 at its place: "
         "“New words.”"
     ]
 
