@@ -213,7 +213,7 @@ def test_the_notebook_of_a_french_page_is_french(book: Path) -> None:
     assert "Cite une valeur" in glue
     text = "\n".join(cells)
     for written in (
-        f"soit 4100,0{THIN}% (version 1.5), selon Robbins et Monro (1951).".replace(" (", "\n("),
+        f"soit 4100,0{THIN}%\n(version 1.5), selon Robbins et Monro (1951).",
         f"**Fig. 2.** **Une droite de 1{THIN}234{THIN}568 points.**",
         "> **Exercice 2** (Au crayon)",
         "Tracez Fig. 2 comme dans Exercice 1 et [ailleurs](../measured.ipynb).",
