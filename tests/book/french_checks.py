@@ -25,7 +25,9 @@ CITED = re.compile(r"\{cite:\w\}`([^`]+)`")
 DRAWN = {"label", "title", "xlabel", "ylabel"}  # may be French, and replace a function's own words
 
 THIN, FIXED = "\u202f", "\u00a0"
-NO_TEXT = re.compile(r"^:{3,}(?:\{[\w:-]+\})?|^:[\w-]+:.*|^[|\s:-]+$|\{[\w:]+\}|https?:\S+", re.M)
+NO_TEXT = re.compile(
+    r"^:{3,}(?:\{[\w:-]+\})?|^:[\w-]+:.*|^[|\s:-]+$|^: |\{[\w:]+\}|https?:\S+", re.M
+)
 WRONG = {
     rf"(?<![{THIN}?!])[;?!](?!\w)": "before ; ! ? stands a narrow no-break space, U+202F",
     rf"(?<!{FIXED}):(?=[\s*_]|$)": "before : stands a no-break space, U+00A0",

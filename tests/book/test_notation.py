@@ -68,7 +68,7 @@ def test_a_letter_of_one_page_has_no_meaning_in_the_book_and_is_used_there(page:
 def test_each_letter_of_a_page_is_in_the_register(page: Page) -> None:
     name = page.path.relative_to(ROOT).with_suffix("").as_posix()
     name = ENGLISH.get(name, name).removeprefix("book/")
-    speaks_of = OF_A_PAGE if name == "theorems" else {name}
+    speaks_of = OF_A_PAGE if name in ("notation", "theorems") else {name}
     known = set().union(OF_THE_BOOK, COUNTS, *(OF_A_PAGE.get(page, []) for page in speaks_of))
     unknown = {
         letter: f"{page}:{line}: ${formula.strip()}$"
