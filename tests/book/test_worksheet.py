@@ -77,6 +77,7 @@ def said_of(step: str, fillings: list[str], page: Page = PAGE) -> str:
         exec(cell.code, names)
     code = filled(steps(page)[step], fillings)
     exec(re.sub(r"^print\((checks.*)\)$", r"said = \1", code, flags=re.M), names)
+    names["plt"].close("all")
     return str(names["said"])
 
 
