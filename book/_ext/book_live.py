@@ -1,6 +1,6 @@
 """Figures that answer a touch: ``:::{live} epoch``, where scripts run.
 
-The script of a figure is `_assets/live/NAME.js`, with `problem.js`, `core.js` and what BESIDES
+The script of a figure is `_assets/live/NAME.js`, with what is SHARED and what BESIDES
 names before it; a page loads what its own figures need. Without scripts it is complete without.
 """
 
@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 FOLDER = Path(__file__).parents[1] / "_assets/live"
-SHARED = ("problem", "core")
+SHARED = ("problem", "plot", "core")
 BESIDES = {"threshold": ("runs",), "ticket": ("runs",)}  # what a figure needs before its own script
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 LIVE = Path(__file__).parents[3] / "book/_assets/live"
-SHARED = ("problem", "core")
+SHARED = ("problem", "plot", "core")
 BARE = """\
 <!doctype html>
 <html lang="en">
