@@ -44,12 +44,14 @@ class LiveDirective(SphinxDirective):
 
 
 def visit(writer: Any, node: live) -> None:
+    # Links lead to a place that is there without scripts and on paper, too.
+    places = "".join(f'<span id="{name}"></span>' for name in node["ids"])
     data = {"data-live": node["figure"], "hidden": "hidden"}
     if node["place"]:
         data["data-figure"] = node["place"]
     if node["compact"]:
         data["data-compact"] = "compact"
-    writer.body.append(writer.starttag(node, "div", CLASS="live", **data))
+    writer.body.append(places + writer.starttag({}, "div", CLASS="live", **data))
 
 
 def depart(writer: Any, node: live) -> None:
