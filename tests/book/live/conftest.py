@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, Page
 
-LIVE = Path(__file__).parents[3] / "book/_assets/live"
-SHARED = ("problem", "plot", "core")
+from book._ext.book_live import FOLDER as LIVE
+from book._ext.book_live import SHARED
+
 BARE = """\
 <!doctype html>
 <html lang="en">
