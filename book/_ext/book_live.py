@@ -1,6 +1,6 @@
 """Figures that answer a touch: ``:::{live} epoch``, where scripts run.
 
-The script of a figure is `_assets/live/NAME.js`, with `problem.js`, `core.js` and what BESIDES
+The script of a figure is `_assets/live/NAME.js`, with what is SHARED and what BESIDES
 names before it; a page loads what its own figures need. Without scripts it is complete without.
 """
 
@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 FOLDER = Path(__file__).parents[1] / "_assets/live"
-SHARED = ("problem", "core")
+SHARED = ("problem", "plot", "core")
 BESIDES = {"threshold": ("runs",), "ticket": ("runs",)}  # what a figure needs before its own script
 
 
@@ -44,12 +44,14 @@ class LiveDirective(SphinxDirective):
 
 
 def visit(writer: Any, node: live) -> None:
+    # Links lead to a place that is there without scripts and on paper, too.
+    places = "".join(f'<span id="{name}"></span>' for name in node["ids"])
     data = {"data-live": node["figure"], "hidden": "hidden"}
     if node["place"]:
         data["data-figure"] = node["place"]
     if node["compact"]:
         data["data-compact"] = "compact"
-    writer.body.append(writer.starttag(node, "div", CLASS="live", **data))
+    writer.body.append(places + writer.starttag({}, "div", CLASS="live", **data))
 
 
 def depart(writer: Any, node: live) -> None:

@@ -37,5 +37,6 @@ def framed(
     except ImportError as error:
         raise ImportError("to_pandas() needs pandas: pip install pandas") from error
     frame = pd.DataFrame(dict(table), index=pd.Index(numbers, name=index))
-    # Counts are whole, also where one is not known.
-    return frame.astype({name: "Int64" for name in ("n_samples",) if name in frame})
+    if "n_samples" in frame:
+        frame = frame.astype({"n_samples": "Int64"})  # whole, also where one is not known
+    return frame

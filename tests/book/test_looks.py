@@ -305,7 +305,7 @@ def test_what_a_cell_says_is_never_cut_and_its_columns_never_broken(look: Look, 
 def test_every_figure_tells_its_size(look: Look, page: str) -> None:
     sizes = (
         look(page)
-        .locator("article figure img")
+        .locator("article figure img:visible")  # a live one takes the place of the landing page's
         .evaluate_all(
             """(all) => all.map((image) => [
             image.getAttribute("width") / image.getAttribute("height"),
@@ -313,7 +313,7 @@ def test_every_figure_tells_its_size(look: Look, page: str) -> None:
             image.clientWidth / image.clientHeight])"""
         )
     )
-    assert sizes
+    assert sizes or page == INDEX
     for told, drawn, shown in sizes:
         assert told == pytest.approx(drawn, rel=0.01)
         assert shown == pytest.approx(drawn, rel=0.01)
@@ -333,7 +333,8 @@ def test_figures_that_come_late_move_nothing(browser: Browser, site: Path, width
         for route in late:
             route.continue_()
         tab.wait_for_load_state("load")
-        assert figures.evaluate_all(heights) == before
+        # A page tells sizes in whole pixels.
+        assert figures.evaluate_all(heights) == pytest.approx(before, abs=1)
 
 
 # On paper

@@ -150,6 +150,7 @@ def test_a_unit_stands_below_a_name_that_is_too_long_for_its_axis() -> None:
 
 
 def test_the_figure_itself_and_pyplot_stay_as_they_are() -> None:
+    plt.close("all")  # what earlier tests have left open
     wide, _ = plt.subplots(1, 2, sharey=True)
     wide.axes[0].xaxis.set_major_formatter(lambda x, position: f"{x} epochs")  # no pickle takes it
     other = plt.figure()

@@ -65,3 +65,13 @@ def test_without_scripts_the_choices_are_a_plain_list(browser: Browser, site: Pa
         tab.goto((site / "book/mini-batches.html").as_uri())
         expect(tab.locator("ul.choices").first.get_by_role("listitem")).to_have_count(3)
         expect(tab.get_by_role("radio")).to_have_count(0)
+
+
+def test_a_formula_in_a_choice_has_its_width(browser: Browser, site: Path) -> None:
+    with browser.new_context() as context:
+        tab = context.new_page()
+        tab.goto((site / "book/fitting-problem.html").as_uri())
+        formula = tab.locator("fieldset.choices mjx-container").first
+        formula.scroll_into_view_if_needed()
+        box = formula.bounding_box()
+        assert box is not None and box["width"] > 10

@@ -78,13 +78,17 @@ class Reader:
         self.troubles: dict[str, list[str]] = {"request": [], "failure": [], "message": []}
         self.tab = context.new_page()
         self.tab.on("request", self.watch)
-        self.tab.on("requestfailed", lambda request: self.note("failure", request.url))
+        self.tab.on("requestfailed", self.miss)
         self.tab.on("response", self.see)
         self.tab.on("console", self.hear)
         self.tab.on("pageerror", lambda error: self.note("message", str(error)))
 
     def note(self, kind: str, text: str) -> None:
         self.troubles[kind].append(text)
+
+    def miss(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # as a page is left before its icon is there
+            self.note("failure", request.url)
 
     def see(self, response: Response) -> None:
         if response.status >= 400:  # 304 tells that the page has it

@@ -347,6 +347,17 @@ class TestPandas:
         assert frame.groupby("epoch")["loss"].mean().loc[[1, 2]].tolist() == [7, 4]
         assert_allclose(recorded.mean_batch_loss, [7, 4])
 
+    @pytest.mark.parametrize("by", ["step", "epoch"])
+    def test_numbers_of_samples_are_whole_also_where_one_is_not_known(self, recorded, by):
+        n_samples = np.array(recorded.n_samples)
+        n_samples[0] = np.nan
+        for history in (recorded, dataclasses.replace(recorded, n_samples=n_samples)):
+            frame = history.to_pandas(by)
+            expected = (history.steps() if by == "step" else history.epochs())["n_samples"]
+            assert frame["n_samples"].dtype == "Int64"
+            assert_array_equal(frame["n_samples"].isna(), np.isnan(expected))
+            assert_array_equal(frame["n_samples"].dropna(), expected[~np.isnan(expected)])
+
     def test_steps_and_epochs_are_counted_from_1_as_in_the_html_table(self, recorded):
         frame = recorded.to_pandas()
         assert frame.index.tolist() == list(range(1, 9))

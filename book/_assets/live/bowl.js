@@ -12,7 +12,7 @@
   const LAST = 10000;
   const stepAt = (/** @type {number} */ at) => Math.round(10 ** (at / 25)); // 0 … 100 → 1 … 10,000
   const adaptive = ({ optimizer }) => optimizer === "rmsprop" || optimizer === "adam";
-  const write = (/** @type {number} */ eta) => eta.toFixed(5).replace(/0+$/, "");
+  const write = (/** @type {number} */ eta) => eta.toFixed(5).replace(/\.?0+$/, "");
   const names = { gd: "Gradient descent", momentum: "Momentum", rmsprop: "RMSprop", adam: "Adam" };
   const begin = ({ optimizer, eta, stride, beta }) =>
     ({
@@ -69,9 +69,10 @@
       Live.player("at", "Step", { min: 0, max: 100, every: 120, write: (at) => Live.number(stepAt(at)) }),
     ],
     build(stage) {
+      const minimum = { ...Live.ink.predicted, size: 6 };
       const level = { stroke: "#808080", width: 1, opacity: 0.6 };
       const bowl = Live.plot(stage, {
-        title: [["equal loss: 0.01, 0.1, 1, 10, 100", level]],
+        title: [["loss: 0.01, 0.1, 1, 10, 100", level], ["minimum", minimum]],
         x: { label: "weight m₁", domain: [-0.1, 0.7] },
         y: { label: "weight m₃", domain: [-0.4, 3] },
         height: 290,
@@ -81,7 +82,7 @@
       const modes = Live.plot(stage, {
         title: spectrum.values.map((value, i) => [`λ ≈ ${Live.number(value)}`, modeInk[i]]),
         x: { label: "step", domain: [1, LAST], log: true },
-        y: { label: "error along each one", domain: [1e-6, 100], log: true },
+        y: { label: "error along each eigenvector", domain: [1e-6, 100], log: true },
         height: 290,
       });
       [-2, -1, 0, 1, 2].forEach((power) => {
@@ -96,7 +97,7 @@
         bowl.line("path", points, { ...ink, dash: "none", width: 1.3 });
         bowl.dots("steps", points, { ...ink, size: 4 });
         bowl.dots("now", [points.at(-1)], { ...Live.ink.model, size: 9 });
-        bowl.dots("goal", [[truth[0], truth[2]]], { ...Live.ink.predicted, size: 6 });
+        bowl.dots("goal", [[truth[0], truth[2]]], minimum);
         const coordinates = seen.map((w) => {
           const delta = w.map((value, i) => value - truth[i]);
           return spectrum.vectors.map((v) => Math.abs(dot(v, delta)));
@@ -107,7 +108,7 @@
         });
         modes.rule("now", { x: Math.max(1, now) });
         const there = loss(seen[now]);
-        const method = `${names[state.optimizer]} has a global loss of ${Live.number(there)} after step ${Live.number(now)}.`;
+        const method = `${names[state.optimizer]} has a global loss of ${Live.number(there)} after step ${Live.number(now)}${now < k ? ", where it is stopped" : ""}.`;
         const text = adaptive(state)
           ? `${method} At first it takes all weights by about the same stride, however flat the direction.`
           : state.optimizer === "momentum"

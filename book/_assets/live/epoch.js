@@ -83,7 +83,7 @@ Live.define("epoch", (() => {
         y: { label: "loss", domain: [1e-4, 1e12], log: true },
       });
       const bowls = compact ? null : Live.plot(stage, {
-        title: [["ηλ of a batch", ink.measured], ["above 2 a step moves away", ink.reference]],
+        title: [["ηλ of a batch", ink.measured], ["above 2 errors can grow", ink.reference]],
         x: steps,
         y: { label: "ηλ", domain: [0, 5] },
         height: 180,
@@ -100,7 +100,7 @@ Live.define("epoch", (() => {
         const end = Math.abs(height(w, 10) - 20) > Math.abs(height(w, -10) - 20) ? 10 : -10;
         const reached = height(w, end);
         const far = Math.abs(reached - 20) > 60 ? `at x = ${end}: ${number(reached)}`.replace("-", "−") : "";
-        fit.text("far", [0, reached > 20 ? -40 : 80], far, { anchor: "middle", dy: reached > 20 ? -8 : 14 });
+        fit.text("far", [0, reached > 20 ? -40 : 80], far && `the model ${far}`, { anchor: "middle", dy: reached > 20 ? -8 : 14 });
 
         const highest = Math.max(1e12, ...batchLoss, ...model.filter((loss) => loss > 0));
         losses.axes({ y: { domain: [1e-4, 10 ** Math.min(308, 4 * Math.ceil(Math.log10(highest) / 4))] } });

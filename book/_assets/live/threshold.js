@@ -94,11 +94,17 @@
         changed({ epsilon: Number(Math.min(HIGH, Math.max(LOW, at)).toPrecision(3)) });
       };
       stairs.svg.style.cursor = "ew-resize";
+      let start = 0;
       stairs.svg.addEventListener("pointerdown", (event) => {
         stairs.svg.setPointerCapture(event.pointerId);
+        start = event.clientX;
+      });
+      stairs.svg.addEventListener("pointermove", (event) => {
+        if (!event.buttons || Math.abs(event.clientX - start) < 8) return; // may be a finger that scrolls
+        start = NaN;
         drag(event);
       });
-      stairs.svg.addEventListener("pointermove", (event) => event.buttons && drag(event));
+      stairs.svg.addEventListener("click", drag);
 
       const ensemble = Live.ensemble(stage, redraw, make);
       return ({ epsilon, size, seeds, order }) => {

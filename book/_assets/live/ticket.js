@@ -6,6 +6,8 @@
   const MOST = 1000; // seeds
   const FEW = 20; // fewer do not tell the odds
 
+  const own = { stroke: "#000000", size: 8 };
+
   const plural = (n, unit) => (n === 1 ? `one ${unit}` : `${n} ${unit}s`);
 
   const make = (eta, seed) =>
@@ -63,11 +65,10 @@
     plot.line("predicted", predicted, Live.ink.predicted);
     plot.rule("source", { x: 23 });
     plot.text("source name", [23, top * 1.15], "23", { dx: 4 });
-    const own = stops[n - 1];
-    plot.dots("own", own === Infinity ? [] : [[own, counts.find(([epoch]) => epoch === own)[1]]], { stroke: "#000000", size: 8 });
+    const last = stops[n - 1];
+    plot.dots("own", last === Infinity ? [] : [[last, counts.find(([epoch]) => epoch === last)[1]]], own);
     const never = stops.filter((stop) => stop === Infinity).length;
     plot.text("never", [EPOCHS, top], never ? `${never} never` : "", { anchor: "end", dy: 8 });
-    plot.text("law", [EPOCHS, top], lottery ? "dashed: lottery" : "", { anchor: "end", dy: 26 });
     plot.describe(`How many of ${n} seeds stopped after each epoch, from 1 to ${EPOCHS}; 23 is marked.`);
   };
 
@@ -84,8 +85,9 @@
     ],
     build(stage, _state, { redraw }) {
       const x = { label: "epoch", domain: [0, EPOCHS + 1] };
+      const key = [["seeds so far", Live.ink.measured], ["this seed", own], ["a lottery", Live.ink.predicted]];
       const one = Live.plot(stage, { title: "This seed", x, y: { label: "", domain: [1e-12, 1e2], log: true } });
-      const all = Live.plot(stage, { title: "All seeds so far", x: { ...x, label: "stopping epoch" }, y: { label: "runs", domain: [0, 4] } });
+      const all = Live.plot(stage, { title: key, x: { ...x, label: "stopping epoch" }, y: { label: "runs", domain: [0, 4] } });
       const ensemble = Live.ensemble(stage, redraw, make);
       return (state) => {
         const runs = ensemble(state.eta, state.seeds);

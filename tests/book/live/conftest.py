@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Error, Page
 
-LIVE = Path(__file__).parents[3] / "book/_assets/live"
-SHARED = ("problem", "core")
+from book._ext.book_live import FOLDER as LIVE
+from book._ext.book_live import SHARED
+
 BARE = """\
 <!doctype html>
 <html lang="en">
@@ -39,6 +40,7 @@ Show = Callable[..., Page]
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
     """Open a bare page with one live figure, whose script is given by name or as text."""
+    errors: list[Error] = []
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
 
         def open_page(
@@ -57,9 +59,10 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
             )
             path.write_text(filled, encoding="utf-8")
             page = context.new_page()
-            page.on("pageerror", lambda error: pytest.fail(str(error)))
+            page.on("pageerror", lambda error: errors.append(error))
             page.emulate_media(**media)
             page.goto(path.as_uri() + address)
             return page
 
         yield open_page
+    assert not errors

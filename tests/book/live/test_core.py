@@ -178,8 +178,9 @@ def test_a_touch_of_the_slider_stops_what_plays(toy: Page) -> None:
 
 def test_who_asks_for_less_motion_gets_few_long_strides(show: Show) -> None:
     page = show("toy", TOY, reduced_motion="reduce")
-    page.clock.install()
+    page.clock.install(time=0)
     page.reload()
+    page.clock.pause_at(1000)  # from here on, time passes where the test says so, not while it runs
     page.get_by_role("button", name="Play").click()
     page.clock.run_for(850)
     expect(page.get_by_role("slider", name="Place")).to_have_value("0")

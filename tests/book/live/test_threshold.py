@@ -171,6 +171,23 @@ def test_dragging_over_the_panel_moves_the_threshold(show) -> None:
     expect(slider).to_have_attribute("aria-valuetext", "0.05")
 
 
+@pytest.mark.parametrize(("along", "says"), [("x", "0.05"), ("y", "0.1")])
+def test_a_finger_that_scrolls_over_the_panel_leaves_the_threshold(show, along, says) -> None:
+    page = show("threshold", SCRIPT, "#seeds=16")
+    expect_seeds(page, 16)
+    box = page.locator(".live-stage svg").first.bounding_box()
+    session = page.context.new_cdp_session(page)
+    at = {"x": box["x"] + 0.6 * box["width"], "y": box["y"] + 0.6 * box["height"]}
+    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
+    for _ in range(10):
+        at[along] -= box["width"] / 12
+        session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    slider = page.get_by_role("slider", name=re.compile("^Threshold"))
+    expect(slider).to_have_attribute("aria-valuetext", says)
+
+
 def test_the_address_brings_back_batches_seeds_and_order(show) -> None:
     page = show("threshold", SCRIPT, "#size=2&seeds=16&order=replacement&epsilon=0.08")
     expect_seeds(page, 16)
