@@ -152,8 +152,8 @@ function marked(query, text) {
   );
 }
 
-function entry(query, { address, number, sections }) {
-  const item = element("li", {});
+function entry(query, { address, language, number, sections }) {
+  const item = element("li", { lang: language });
   const [first] = sections;
   item.append(element("a", { href: address, textContent: number + first.heading }));
   const best = [...sections].sort((a, b) => b.score - a.score).slice(0, 2);

@@ -25,7 +25,10 @@ CURES = [
     (re.compile(r'<summary aria-label="[^"]*">'), "<summary>"),
     # A line does not break between a formula and the punctuation at it.
     (
-        re.compile(r'\(?<span class="math notranslate nohighlight">[^<]*</span>[.,;:!?)”’]+'),
+        re.compile(
+            r'\(?<span class="math notranslate nohighlight">[^<]*</span>'
+            r"(?:[\u202f\u00a0]?[.,;:!?)”’»%])+"
+        ),
         r'<span class="unbroken">\g<0></span>',
     ),
     # ARIA has deprecated the first role, and the second asks for list items that are not there.

@@ -1,4 +1,4 @@
-"""French pages: what they are marked as, what tools write on them, and the way to their twins."""
+"""French pages: what tools write on them, their numbers, and the way to their twins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from docutils import nodes
 from french_words import KINDS, PROOF, TWINS, french_authors, is_french
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 ENGLISH = {french: english for english, french in TWINS.items()}
@@ -49,6 +50,24 @@ def mark_language(app: Sphinx, doctree: nodes.document) -> None:
     """Mark a French page's text: docutils writes lang="fr" for this class."""
     if is_french(app.env.docname):
         next(doctree.findall(nodes.section))["classes"].append("language-fr")
+
+
+def share_numbers(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Give what is the French one of another, as its label says, the number of that one."""
+    numbers = env.toc_fignumbers
+    labelled = {
+        (kind, label): number
+        for page, kinds in numbers.items()
+        if not is_french(page)
+        for kind, labels in kinds.items()
+        for label, number in labels.items()
+    }
+    for page in filter(is_french, numbers):
+        for kind, labels in numbers[page].items():
+            for label, number in labels.items():
+                twin = (kind, label.removesuffix("-fr"))
+                labels[label] = labelled.get(twin, number)
+    return [page for page in numbers if is_french(page)]
 
 
 def end_of_section(body: str, start: int) -> int:
@@ -105,5 +124,6 @@ def speak_the_language(
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("doctree-read", mark_language)
+    app.connect("env-get-updated", share_numbers, priority=900)  # they have been counted
     app.connect("html-page-context", speak_the_language)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -73,10 +73,11 @@ def page_entry(address: str, html: str) -> dict[str, Any]:
     page = BeautifulSoup(CODE.sub(uncoloured, html), "html.parser")
     said = {str(meta["name"]): str(meta["content"]) for meta in page.select("meta[name][content]")}
     article = page.find("article")
-    assert isinstance(article, Tag)
+    assert isinstance(article, Tag) and page.html
     number = article.select_one("h1 .section-number")
     return {
         "address": address,
+        "language": page.html["lang"],
         "number": number.get_text() if number else "",
         "about": said.get("description", ""),
         "keywords": said.get("keywords", ""),

@@ -21,6 +21,40 @@ KINDS = {
     "Theorem": "Théorème",
 }
 PROOF = "Démonstration."
+FRAME = {  # what stands around a page's text, and is not a title
+    "Skip to main content": "Aller au contenu",
+    "Search this book...": "Rechercher dans ce livre…",
+    "Search this book": "Rechercher dans ce livre",
+    "Search": "Rechercher",
+    "Home": "Accueil",
+    "Main": "Plan du livre",
+    "Toggle primary sidebar": "Plan du livre",
+    "Toggle secondary sidebar": "Sommaire de la page",
+    "Download this page": "Télécharger cette page",
+    "Download notebook file": "Télécharger le notebook",
+    "Download the notebook without solutions": "Télécharger le notebook sans solutions",
+    "Download the notebook with its solutions": "Télécharger le notebook avec solutions",
+    "to do .ipynb": "à faire .ipynb",
+    "solved .ipynb": "résolu .ipynb",
+    "Download source file": "Télécharger le texte source",
+    "Print to PDF": "Imprimer ou enregistrer en PDF",
+    "Fullscreen mode": "Plein écran",
+    "Colours:": "Couleurs\u00a0:",
+    "light": "claires",
+    "dark": "sombres",
+    "as the system": "celles du système",
+    "Contents": "Sommaire",
+    "Page": "Sommaire de la page",
+    "previous page": "page précédente",
+    "next page": "page suivante",
+    "previous": "précédente",
+    "next": "suivante",
+    "Text:": "Texte\u00a0:",
+    ". Code:": ". Code\u00a0:",
+    "By The sgd_analysis contributors": "Par les contributeurs de sgd_analysis",
+    "Back to top": "Haut de la page",
+    "Version warning": "Avertissement de version",
+}
 
 
 def is_french(page: str) -> bool:

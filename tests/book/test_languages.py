@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup, Tag
@@ -16,6 +17,7 @@ sys.path.append(str(ROOT / "book/_ext"))
 languages = importlib.import_module("book_languages")
 numbers = importlib.import_module("book_numbers")
 plain = importlib.import_module("plain_notebook")
+frame = importlib.import_module("book_frame")
 
 THIN = "\u202f"
 GLUED = CELL.format(
@@ -51,14 +53,14 @@ ax.plot([0, 1], [0, 1]);
 
 % de book/worksheet.md 00000000
 :::{exercise} Au crayon
-:label: ex-fr
+:label: ex-line-fr
 
 % de book/worksheet.md 00000000
 Tracez {numref}`fig-line-fr` comme dans {numref}`ex-line` et [ailleurs](../measured.md).
 :::
 
-:::{solution-start} ex-fr
-:label: sol-fr
+:::{solution-start} ex-line-fr
+:label: sol-line-fr
 :class: dropdown
 :::
 
@@ -70,16 +72,18 @@ print("fait")
 :::
 
 :::{prf:theorem}
-:label: thm-fr
+:label: thm-line-fr
 Une droite monte.
 :::
 
 :::{prf:proof}
-Voir {prf:ref}`thm-fr`.
+Voir {prf:ref}`thm-line-fr`.
 :::
 """
 )
-ENGLISH = FRONT_MATTER.replace("# A measured page", "# The worksheet") + "\nSee {numref}`ex-fr`.\n"
+ENGLISH = (
+    FRONT_MATTER.replace("# A measured page", "# The worksheet") + "\nSee {numref}`ex-line-fr`.\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +113,22 @@ def texts(part: Tag, selector: str) -> list[str]:
 # What a page says
 
 
-def test_the_text_of_a_french_page_is_marked_as_french_and_no_other(book: Path) -> None:
-    languages = {
-        page: article(book, page).section for page in ("measured", "fr/feuille-de-travail")
-    }
-    assert [section.get("lang") for section in languages.values() if section] == [None, "fr"]
-    assert '<html lang="en"' in html(book, "fr/feuille-de-travail")
+def test_a_french_page_is_marked_as_french_and_no_other(book: Path) -> None:
+    for page, language, of_text in (
+        ("measured", "en", None),
+        ("fr/feuille-de-travail", "fr", "fr"),
+    ):
+        assert f'<html lang="{language}"' in html(book, page)
+        section = article(book, page).section
+        assert section and section.get("lang") == of_text
 
 
 def test_what_tools_write_on_a_french_page_is_french(french: Tag) -> None:
-    assert texts(french, ".caption-number") == ["Fig. 2", "Exercice 2", "Théorème 2"]
+    assert texts(french, ".caption-number") == ["Fig. 1", "Exercice 1", "Théorème 1"]
     assert texts(french, "summary.admonition-title") == ["Solution"]
     assert texts(french, "div.proof:not(.theorem) em") == ["Démonstration."]
     assert texts(french, "a.reference") == [
-        *("1951", "Fig. 2", "Exercice 1", "ailleurs", "Théorème 2")
+        *("1951", "Fig. 1", "Exercice 1", "ailleurs", "Théorème 1")
     ]
     assert texts(french, "details.hide .admonition-title") == [
         *("Afficher le code de cette figure", "Masquer le code de cette figure")
@@ -134,7 +140,7 @@ def test_what_tools_write_on_a_french_page_is_french(french: Tag) -> None:
 
 
 def test_an_english_page_stays_english_even_where_it_refers_to_a_french_one(book: Path) -> None:
-    assert "See Exercise 2." in article(book, "worksheet").get_text()
+    assert "See Exercise 1." in article(book, "worksheet").get_text()
     assert "Robbins and Monro" in article(book, "measured").get_text()
 
 
@@ -167,6 +173,92 @@ def test_on_the_page_to_print_only_the_french_pages_are_in_french() -> None:
     assert languages.in_french(english + french + english) == (
         english + french.replace("Exercise", "Exercice") + english
     )
+
+
+def test_a_line_does_not_break_between_a_formula_and_the_mark_after_its_space() -> None:
+    formula = '<span class="math notranslate nohighlight">\\(x\\)</span>'
+    cures = importlib.import_module("book_html").CURES
+    for after in (f"{THIN};", "\u00a0:", ")\u00a0:", ".", f"{THIN}»."):
+        text = f"soit {formula}{after} et"
+        for pattern, replacement in cures:
+            text = pattern.sub(replacement, text)
+        assert text == f'soit <span class="unbroken">{formula}{after}</span> et'
+
+
+# The numbers of what says the same
+
+
+def test_what_says_the_same_in_french_has_the_same_number(french: Tag, book: Path) -> None:
+    english = texts(article(book, "measured"), ".caption-number")
+    assert english == ["Fig. 1", "Exercise 1", "Theorem 1"]
+    assert texts(french, ".caption-number") == ["Fig. 1", "Exercice 1", "Théorème 1"]
+
+
+def test_what_has_no_english_twin_keeps_its_own_number() -> None:
+    numbers = {
+        "book/a": {"figure": {"fig-a": (2, 1)}},
+        "book/fr/b": {"figure": {"fig-a-fr": (4,), "fig-b-fr": (5,)}, "exercise": {"fig-a": (6,)}},
+    }
+    env = SimpleNamespace(toc_fignumbers=numbers)
+    assert languages.share_numbers(None, env) == ["book/fr/b"]
+    assert numbers["book/fr/b"] == {
+        "figure": {"fig-a-fr": (2, 1), "fig-b-fr": (5,)},
+        "exercise": {"fig-a": (6,)},
+    }
+
+
+# What stands around the text
+
+
+def around(book: Path, page: str) -> set[str]:
+    """Return what is seen or said around a page's text: titles of pages aside."""
+    whole = BeautifulSoup(html(book, page), "html.parser")
+    for part in whole.select(
+        "article, script, style, .bd-links a, .bd-toc, .prev-next-title, head"
+    ):
+        part.decompose()
+    names = ("title", "aria-label", "placeholder")
+    said = {str(tag[name]) for name in names for tag in whole.select(f"[{name}]")}
+    return {*said, *whole.stripped_strings}
+
+
+def test_what_stands_around_a_french_page_is_french(book: Path) -> None:
+    page = "fr/feuille-de-travail"
+    same = around(book, page) & around(book, "measured")
+    names = {"Stochastic gradient descent, measured", "Ctrl", "+", "K", ".md", ".pdf", "html"}
+    assert same - names == {"CC BY 4.0", "BSD-3-Clause", "."}
+    assert {"Plein écran", "résolu .ipynb"} <= around(book, page)
+
+
+def test_titles_in_the_other_language_are_marked_where_they_are_listed(book: Path) -> None:
+    def listed(page: str) -> dict[str, tuple[str | None, str | None]]:
+        links = BeautifulSoup(html(book, page), "html.parser").select(".bd-links a")
+        return {
+            link.get_text(" ").strip(): (link.get("lang"), link.get("hreflang")) for link in links
+        }
+
+    assert listed("measured")["La feuille"] == ("fr", "fr")
+    assert listed("measured")["The worksheet"] == (None, None)
+    assert listed("fr/feuille-de-travail")["La feuille"] == (None, None)
+    assert listed("fr/feuille-de-travail")["The worksheet"] == ("en", "en")
+
+
+def test_a_caption_of_the_contents_is_in_the_language_of_its_pages() -> None:
+    caption = '<p class="caption"><span class="caption-text">{}</span></p><ul><li>'
+    link = '<a class="reference internal" href="{}">x</a></li></ul>'
+    contents = caption.format("One") + link.format("a.html")
+    contents += caption.format("Deux") + link.format("fr/b.html")
+    marked = frame.mark_contents(contents, "book/index")
+    assert 'caption-text">One' in marked and 'caption-text" lang="fr">Deux' in marked
+    marked = frame.mark_contents(contents.replace("fr/b.html", "#"), "book/fr/b")
+    assert 'caption-text">Deux' in marked
+
+
+def test_the_page_before_or_after_says_its_title_in_its_own_language(book: Path) -> None:
+    page = BeautifulSoup(html(book, "fr/feuille-de-travail"), "html.parser")
+    title = page.select_one(".left-prev .prev-next-title")
+    assert title and title.select_one("[lang=en]")
+    assert "lang" not in str(page.select_one("link[rel=prev]"))
 
 
 # The way to the other language
@@ -214,12 +306,12 @@ def test_the_notebook_of_a_french_page_is_french(book: Path) -> None:
     text = "\n".join(cells)
     for written in (
         f"soit 4100,0{THIN}%\n(version 1.5), selon Robbins et Monro (1951).",
-        f"**Fig. 2.** **Une droite de 1{THIN}234{THIN}568 points.**",
-        "> **Exercice 2** (Au crayon)",
-        "Tracez Fig. 2 comme dans Exercice 1 et [ailleurs](../measured.ipynb).",
-        "**Solution de l’exercice 2**",
-        "> **Théorème 2**",
-        "*Démonstration.* Voir Théorème 2. ∎",
+        f"**Fig. 1.** **Une droite de 1{THIN}234{THIN}568 points.**",
+        "> **Exercice 1** (Au crayon)",
+        "Tracez Fig. 1 comme dans Exercice 1 et [ailleurs](../measured.ipynb).",
+        "**Solution de l’exercice 1**",
+        "> **Théorème 1**",
+        "*Démonstration.* Voir Théorème 1. ∎",
     ):
         assert written in text
     assert "% de" not in text
@@ -232,6 +324,8 @@ def test_the_notebook_to_do_of_a_french_page_asks_in_french(book: Path) -> None:
 
 
 def test_the_solution_of_a_box_is_named_in_french() -> None:
-    names = plain.Names(numbers={"ex-fr": ("exercise", "2")}, french=True)
-    shown = plain.plain_markdown(":::{solution} ex-fr\n:label: sol-fr\n\nOui.\n:::", names)
+    names = plain.Names(numbers={"ex-line-fr": ("exercise", "2")}, french=True)
+    shown = plain.plain_markdown(
+        ":::{solution} ex-line-fr\n:label: sol-line-fr\n\nOui.\n:::", names
+    )
     assert "<summary>Solution de l’exercice 2</summary>" in shown

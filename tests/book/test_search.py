@@ -27,6 +27,7 @@ each_access = pytest.mark.parametrize("access", ["file", "http"])
 # A page, as the search reads it
 
 PAGE = """\
+<html lang="fr">
 <meta name="description" content="About steps."><meta name="keywords" content="learning rate">
 <article>
 <section id="top"><h1><span class="section-number">7. </span>A title</h1>
@@ -44,6 +45,7 @@ PAGE = """\
 def test_the_index_holds_prose_by_section_and_the_words_of_code_apart() -> None:
     assert book_search.page_entry("a.html", PAGE) == {
         "address": "a.html",
+        "language": "fr",
         "number": "7. ",
         "about": "About steps.",
         "keywords": "learning rate",
