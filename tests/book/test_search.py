@@ -16,6 +16,7 @@ from urllib.parse import quote_plus
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from book._ext.french_words import FOLDER
 from tests.book.contents import CASEBOOK, LISTED, NUMBERED, ROOT
 from tests.book.test_reading import Reader, View, reader_of
 
@@ -130,6 +131,20 @@ SYMPTOMS = [
 def test_a_symptom_leads_to_the_casebook(word: str, searchers: Callable[[str], Searcher]) -> None:
     numbered = [page for page in searchers("file").pages_for(word) if page in NUMBERED]
     assert CASEBOOK in numbered[:3]
+
+
+IN_FRENCH = ["mélanger", "mélange", "époque", "epoques", "coût", "couts", "coût courant", "graine"]
+IN_FRENCH += ["taille du pas", "inégalité triangulaire", "est-ce grave", "règle d’arrêt", "lissé"]
+
+
+@pytest.mark.parametrize("words", IN_FRENCH)
+def test_french_words_lead_to_a_french_page(
+    words: str, searchers: Callable[[str], Searcher]
+) -> None:
+    links = searchers("file").search_for(words)
+    first = links.first
+    assert str(first.get_attribute("href")).startswith(FOLDER)
+    assert first.evaluate("(link) => link.closest('[lang]').lang") == "fr"
 
 
 @pytest.fixture

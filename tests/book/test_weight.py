@@ -197,8 +197,9 @@ def test_a_page_with_its_figures_and_its_notebooks_is_under_a_megabyte_and_a_hal
     assert max(weights.values()) > 0.3 * MEGABYTE, weights  # the figures are counted
 
 
-def test_the_whole_site_is_under_twenty_megabytes(site: Path) -> None:
+def test_the_whole_site_is_under_twenty_two_megabytes(site: Path) -> None:
+    """Twenty for the book in English, and two for what it says again in French."""
     on_paper = [site / name for name in EDITIONS.values()]  # the same once more, if it was printed
     printed = sum(path.stat().st_size for path in on_paper if path.exists())
-    assert weight(site) - printed < 20 * MEGABYTE
+    assert weight(site) - printed < 22 * MEGABYTE
     assert printed < 6 * MEGABYTE
