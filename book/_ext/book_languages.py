@@ -34,6 +34,7 @@ def one_of(words: dict[str, str]) -> str:
 WORDS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (re.compile(rf"(?<=>)(?:{one_of(KINDS)})(?= [\d.]* ?<)"), lambda found: KINDS[found[0]]),
     (re.compile(rf'(?<= title=")(?:{one_of(TITLES)})(?=")'), lambda found: TITLES[found[0]]),
+    (re.compile('(?<= aria-label=")Table:'), lambda found: "Tableau\u00a0:"),
     (re.compile(rf"(?<=>)(?:{one_of(PROMPTS)})(?=<)"), lambda found: PROMPTS[found[0]]),
     (
         re.compile(r'(<div class="proof admonition"[^>]*>\s*<p>(?:<em>)?)Proof\.'),

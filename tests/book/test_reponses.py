@@ -9,7 +9,7 @@ from tests.book.markup import Page
 
 ANSWERS = Page(ROOT / "book/fr/reponses.md")
 GLUED = re.compile(r"\{glue:text\}`(?:\.\./)?([\w/-]+\.md::\w+:[^`]+)`")
-LINK = re.compile(r"\[ch\. (\d+)\]\((?:\.\./)?([\w-]+)\.md\)")
+LINK = re.compile(r"\[ch\.\s(\d+)\]\((?:\.\./)?([\w-]+)\.md\)")
 CHAPTER = {number: Page(ROOT / f"{chapter}.md") for number, chapter in enumerate(CHAPTERS, 1)}
 
 
