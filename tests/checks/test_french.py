@@ -71,13 +71,13 @@ WORD_BY_WORD = [
     (lambda: test_descent.said("fr", RESULT="return loss"), "la fonction renvoie tensor(23.05"),
     (
         lambda: test_descent.said("fr", LOSS="3 * torch.mean((y - f(w, x)) ** 2)"),
-        "et 3 fois la longueur attendue : 0,009 fois le gradient, alors que eta vaut 0,003 ; est",
+        "mais 3 fois la longueur attendue : 0,009 fois le gradient, alors que eta vaut 0,003 ; est",
     ),
     (
         lambda: test_descent.said("fr", LOSS="torch.mean((y - f(w, x)) ** 4)"),
-        "le pas 1 mène de (0 ; 0 ; 0) à (0,08",
+        "le pas 1 devrait mener de (0 ; 0 ; 0) à (0,08",
     ),
-    (lambda: test_optimizers.said("fr", **BETWEEN), "le pas 2 avec RMSprop mène de (0,03"),
+    (lambda: test_optimizers.said("fr", **BETWEEN), "le pas 2 avec RMSprop devrait mener de (0,03"),
     (
         lambda: test_optimizers.said("fr", MADE=test_optimizers.MADE.replace("eta", "0.02")),
         "ce sont les pas de lr=0.02, alors que la fonction reçoit lr=0.003 : donnez lr=lr",
