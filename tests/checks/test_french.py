@@ -9,7 +9,7 @@ from sgd_analysis import checks
 from sgd_analysis.checks.french import FRENCH
 from sgd_analysis.checks.messages import Language
 from tests.checks import test_descent, test_listing, test_optimizers, test_samples, test_shuffled
-from tests.checks.loops import DESCENT, written
+from tests.checks.loops import DESCENT, STEP, written
 
 BY_HAND = [test_descent, test_samples, test_shuffled, test_optimizers]
 MISTAKES = [
@@ -76,6 +76,10 @@ WORD_BY_WORD = [
     (
         lambda: test_descent.said("fr", LOSS="torch.mean((y - f(w, x)) ** 4)"),
         "le pas 1 devrait mener de (0 ; 0 ; 0) à (0,08",
+    ),
+    (
+        lambda: test_descent.said("fr", STEP=STEP.replace("w -=", "w = w -")),
+        "et w = w - … fait de w un autre tenseur, qui n'en a pas (écrivez w -= …) (ligne ",
     ),
     (lambda: test_optimizers.said("fr", **BETWEEN), "le pas 2 avec RMSprop devrait mener de (0,03"),
     (
