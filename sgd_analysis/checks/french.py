@@ -28,11 +28,13 @@ _SENTENCES = {
     "no_gradient": "au moment du pas, w.grad vaut None : loss.backward() vient avant, et w doit "
     "rester le même tenseur (w -= …, et non w = w - …){where}",
     "no_way_back": "backward() ne trouve aucun chemin du coût à w : le coût est-il calculé avec "
-    "f(w, x), et w est-il le tenseur que la fonction reçoit ?{where}",
+    "f(w, x), et w est-il encore le tenseur que la fonction reçoit (w -= …, et non w = w - …) ?"
+    "{where}",
     "zero_first": "w.grad vaut None avant le premier backward() : remettez-le à zéro après le "
     "pas, ou écrivez w.grad = None{where}",
     "returns_no_gradient": "ce que vous prenez pour le gradient vaut None : backward() ne renvoie "
-    "rien, le gradient est dans w.grad{where}",
+    "rien, le gradient est dans w.grad ; et w = w - … fait de w un autre tenseur, qui n'en a pas "
+    "(écrivez w -= …){where}",
     "swapped": "f reçoit les poids en second : c'est f(w, x), les poids d'abord",
     "error": "{kind} : {message}{where}",
     "hinted": "{hint} ; {told}",
@@ -54,7 +56,8 @@ _SENTENCES = {
     "comme le fait w -= … ; w = w - … crée un autre tenseur",
     "no_optimizer_step": "w n'a pas bougé ; l'ordre est zero_grad(), backward(), step()",
     "uphill": "w remonte la pente ; quel signe le fait descendre ?",
-    "sum": "c'est la somme des carrés ; prenez leur moyenne (le pas est {n} fois trop long)",
+    "sum": "c'est la somme des carrés ; prenez leur moyenne (sur {n} points, le pas est {n} fois "
+    "trop long)",
     "unsquared": "les différences y - f(w, x) ne sont pas élevées au carré ; prenez la moyenne de "
     "leurs carrés",
     "no_eta": "le pas est le gradient entier ; multipliez-le par eta",
@@ -71,13 +74,13 @@ _SENTENCES = {
     "manque-t-il le 2 de la dérivée ?",
     "twice": "le pas est le double de eta fois le gradient du coût : y a-t-il un facteur 2 de "
     "trop ?",
-    "length": "le pas a la bonne direction, et {ratio:.3g} fois la longueur attendue : "
+    "length": "le pas a la bonne direction, mais {ratio:.3g} fois la longueur attendue : "
     "{eta:.3g} fois le gradient, alors que eta vaut {given} ; est-ce bien le eta que la fonction "
     "reçoit ?",
     "kept": "les gradients des pas précédents sont encore dans w.grad ; remettez-le à zéro à "
     "chaque pas",
-    "elsewhere": "le pas {number}{step} mène de ({before:.4g}) à ({expected:.4g}), et votre w est "
-    "en ({after:.4g})",
+    "elsewhere": "le pas {number}{step} devrait mener de ({before:.4g}) à ({expected:.4g}), et "
+    "votre w est en ({after:.4g})",
     "of_gradient_descent": "",
     "of_method": " avec {method}",
     "once": "w ne bouge qu'une fois par époque, et devrait bouger à chaque {what} : la place du "
@@ -106,13 +109,13 @@ _SENTENCES = {
     "que la fonction reçoit ; le DataLoader aussi se crée dans la fonction, DataLoader(t, …)",
     "all_at_once": "f est appelée pour {n} échantillons à la fois ; faites un pas sur chaque "
     "échantillon seul",
-    "not_all": "f est appelée pour {n} des {of} points ; la descente de gradient les prend tous à "
-    "la fois",
-    "batch_sizes": "avec minibatch=10, les 25 points doivent donner des lots de 10, 10 et 5 ; les "
-    "vôtres en ont {sizes}",
+    "not_all": "f est appelée pour {n} des {of} points de l'exemple ; la descente de gradient les "
+    "prend tous à la fois",
+    "batch_sizes": "avec minibatch=10, les 25 points de l'exemple doivent donner des lots de 10, "
+    "10 et 5 ; les vôtres en ont {sizes}",
     "batches_of_one": "vos lots n'ont qu'un point chacun ; donnez batch_size=minibatch au "
     "DataLoader",
-    "not_each_once": "une époque doit voir chacun des 25 points une fois",
+    "not_each_once": "une époque doit voir chacun des 25 points de l'exemple une fois",
     "unshuffled": "les points viennent dans l'ordre de t : il manque shuffle=True",
     "same_order": "toutes les époques ont le même ordre ; avec shuffle=True, chacune a le sien",
     "not_ready_made": "les nombres sont justes, mais ils ne viennent pas de MSELoss",
@@ -132,8 +135,8 @@ _SENTENCES = {
     "returns": "la boucle s'arrête à la première époque, et la fonction renvoie {returned} : "
     "renvoyez l'époque",
     "rule": "ce que vous comparez à epsilon est {found} ; ce devrait être {wanted}",
-    "other_rule": "c'est {wanted} qu'il faut comparer à epsilon : {value:.4g} à la première époque "
-    "d'un petit exemple, et vous comparez autre chose",
+    "other_rule": "ce que vous comparez à epsilon devrait être {wanted}, soit {value:.4g} à la "
+    "première époque d'un petit exemple ; votre boucle y compare un autre nombre",
     "whole": "les pas sont justes, mais avec les 2000 points la fonction renvoie {returned}, et "
     "non {expected}",
     # What may be compared with epsilon
@@ -151,7 +154,7 @@ _SENTENCES = {
     "par le nombre d'échantillons)",
     "by_samples": "la somme des moyennes des lots, divisée par le nombre d'échantillons (pondérez "
     "chacune par la taille de son lot)",
-    "nothing": "0 (qu'est-ce que chaque lot y ajoute ?)",
+    "nothing": "0 (que doit y ajouter chaque lot ?)",
     "by_minibatch": "une somme sur tous les échantillons, divisée par minibatch (divisez-la par le "
     "nombre d'échantillons)",
     "by_padded": "une somme sur tous les échantillons, divisée par len(loader) * minibatch (le "
@@ -166,8 +169,7 @@ _SENTENCES = {
     "par la taille de son lot, puis divisez par le nombre d'échantillons)",
     "running_after": "la moyenne, sur tous les échantillons, des coûts après les pas (prenez "
     "chacun avant son pas)",
-    "only_last": "ce que le dernier lot ajoute à lui seul (ajoutez-le à ce que donnent les autres, "
-    "avec +=)",
+    "only_last": "la part du dernier lot seul (ajoutez-la à celles des autres, avec +=)",
     "last_sample": "le coût du dernier échantillon, avant son pas",
     "last_batch": "le coût du dernier lot seul, avant son pas",
     "at_end": "le coût de tous les échantillons à la fin de l'époque",
@@ -175,12 +177,12 @@ _SENTENCES = {
     "silent": "la fonction n'affiche rien",
     "n_lines": "la fonction affiche {n} lignes pour {expected} échantillons ; affichez-en une par "
     "échantillon",
-    "four_numbers": "une ligne doit contenir quatre nombres, lot, échantillon, x et y ; celle-ci "
+    "four_numbers": "une ligne doit contenir quatre nombres (lot, échantillon, x et y) ; celle-ci "
     "en a {n} : {line}",
-    "x_and_y": "x et y ont échangé leurs places",
+    "x_and_y": "x et y sont intervertis",
     "other_samples": "les x et y affichés ne sont pas ceux des lots",
-    "batch_and_sample": "les numéros du lot et de l'échantillon ont échangé leurs places",
-    "not_anew": "comptez les échantillons à nouveau dans chaque lot",
+    "batch_and_sample": "le numéro du lot et celui de l'échantillon sont intervertis",
+    "not_anew": "dans chaque lot, recommencez à numéroter les échantillons",
     "numbers": "numérotez les lots l'un après l'autre, et les échantillons dans chacun ; voyez : "
     "{line}",
 }

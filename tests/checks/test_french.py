@@ -9,7 +9,7 @@ from sgd_analysis import checks
 from sgd_analysis.checks.french import FRENCH
 from sgd_analysis.checks.messages import Language
 from tests.checks import test_descent, test_listing, test_optimizers, test_samples, test_shuffled
-from tests.checks.loops import DESCENT, written
+from tests.checks.loops import DESCENT, STEP, written
 
 BY_HAND = [test_descent, test_samples, test_shuffled, test_optimizers]
 MISTAKES = [
@@ -71,13 +71,17 @@ WORD_BY_WORD = [
     (lambda: test_descent.said("fr", RESULT="return loss"), "la fonction renvoie tensor(23.05"),
     (
         lambda: test_descent.said("fr", LOSS="3 * torch.mean((y - f(w, x)) ** 2)"),
-        "et 3 fois la longueur attendue : 0,009 fois le gradient, alors que eta vaut 0,003 ; est",
+        "mais 3 fois la longueur attendue : 0,009 fois le gradient, alors que eta vaut 0,003 ; est",
     ),
     (
         lambda: test_descent.said("fr", LOSS="torch.mean((y - f(w, x)) ** 4)"),
-        "le pas 1 mène de (0 ; 0 ; 0) à (0,08",
+        "le pas 1 devrait mener de (0 ; 0 ; 0) à (0,08",
     ),
-    (lambda: test_optimizers.said("fr", **BETWEEN), "le pas 2 avec RMSprop mène de (0,03"),
+    (
+        lambda: test_descent.said("fr", STEP=STEP.replace("w -=", "w = w -")),
+        "et w = w - … fait de w un autre tenseur, qui n'en a pas (écrivez w -= …) (ligne ",
+    ),
+    (lambda: test_optimizers.said("fr", **BETWEEN), "le pas 2 avec RMSprop devrait mener de (0,03"),
     (
         lambda: test_optimizers.said("fr", MADE=test_optimizers.MADE.replace("eta", "0.02")),
         "ce sont les pas de lr=0.02, alors que la fonction reçoit lr=0.003 : donnez lr=lr",
