@@ -42,18 +42,25 @@ def mark_contents(contents: str, page: str) -> str:
     return LINK.sub(link, CAPTION.sub(caption, contents))
 
 
+def neighbour(app: Sphinx, page: str, step: int) -> dict[str, str] | None:
+    """Return the page before (1) or after (2) in the page's own language: its address and title."""
+    relations: dict[str, list[str | None]] = app.builder.relations
+    found = page if page in relations else None
+    while found := relations[found][step] if found else None:
+        if language_of(found) == language_of(page):
+            title = app.builder.render_partial(app.env.titles[found])["title"]
+            return {"link": app.builder.get_relative_uri(page, found), "title": title}
+    return None
+
+
 def speak(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     contents: Callable[..., str] = context["toctree"]
     context["toctree"] = lambda **settings: mark_contents(contents(**settings), page)
     context["language"] = language_of(page)
-    relations = app.builder.relations.get(page, (None, None, None))
-    for name, neighbour in zip(("next", "prev"), (relations[2], relations[1]), strict=True):
-        language = language_of(neighbour or page)
-        if language != context["language"] and context.get(name):
-            title = f'<span lang="{language}">{context[name]["title"]}</span>'
-            context[name] = context[name] | {"title": title}
+    for name, step in (("prev", 1), ("next", 2)):
+        context[name] = neighbour(app, page, step)
 
 
 def frame_in_french(html: str) -> str:

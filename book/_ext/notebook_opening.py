@@ -44,7 +44,7 @@ class Words:
 
 ENGLISH = Words(
     introduction="""\
-*This is a page of* {title}*, version {version}, {state}.*
+*This is a page of* {title}, *version {version}, {state}.*
 
 Its first cell installs the book's package with what the notebooks need besides, unless it is there.
 Its [wheel]({wheel}) lies {place}, on the book's site and in the archive of all notebooks.
@@ -65,7 +65,7 @@ the command that [its own site](https://pytorch.org/get-started/locally/) gives 
 )
 FRENCH = Words(
     introduction="""\
-*Ce notebook est une page du livre* {title}*, version {version}, {state}.*
+*Ce notebook est une page du livre* {title}, *version {version}, {state}.*
 
 Sa première cellule installe la bibliothèque du livre, avec tout ce dont les notebooks ont besoin,
 si elle n’est pas déjà là. Son [wheel]({wheel}) se trouve {place}, sur le site du livre et dans
@@ -80,7 +80,7 @@ seul, avec la commande que [son site](https://pytorch.org/get-started/locally/) 
         "to do": "sans ses solutions\u202f; à vous de l’exécuter et de le compléter",
         "solved": "avec ses solutions, et ce que ses cellules ont donné à la construction du livre",
     },
-    above="dans le dossier du dessus",
+    above="dans le dossier parent",
     beside="à côté de ce notebook",
     joint="et",
     needed=("doit", "doivent"),

@@ -88,7 +88,7 @@ ENGLISH = (
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pages = PAGES | {"worksheet": ENGLISH, "fr/feuille-de-travail": FRENCH}
+    pages = PAGES | {"worksheet": ENGLISH, "fr/feuille-de-travail": FRENCH, "after": "# After\n"}
     root = make_book(tmp_path_factory.mktemp("languages"), pages)
     result = build(root)
     assert result.returncode == 0, result.stdout
@@ -254,11 +254,15 @@ def test_a_caption_of_the_contents_is_in_the_language_of_its_pages() -> None:
     assert 'caption-text">Deux' in marked
 
 
-def test_the_page_before_or_after_says_its_title_in_its_own_language(book: Path) -> None:
-    page = BeautifulSoup(html(book, "fr/feuille-de-travail"), "html.parser")
-    title = page.select_one(".left-prev .prev-next-title")
-    assert title and title.select_one("[lang=en]")
-    assert "lang" not in str(page.select_one("link[rel=prev]"))
+def test_the_pages_before_and_after_are_those_of_the_same_language(book: Path) -> None:
+    def beside(page: str) -> list[object]:
+        links = BeautifulSoup(html(book, page), "html.parser").select(".prev-next-area a")
+        return [link["href"] for link in links]
+
+    pages = [*PAGES, "worksheet", "fr/feuille-de-travail", "after"]
+    assert beside("fr/feuille-de-travail") == []
+    assert beside("worksheet") == [f"{pages[-4]}.html", "after.html"]
+    assert beside("after") == ["worksheet.html"]
 
 
 # The way to the other language
@@ -300,7 +304,7 @@ def notebook(book: Path, name: str) -> list[str]:
 def test_the_notebook_of_a_french_page_is_french(book: Path) -> None:
     opening, _, glue, *cells = notebook(book, "feuille-de-travail-solved")
     assert opening.startswith("*Ce notebook est une page du livre*")
-    assert "avec ses solutions" in opening and "dans le dossier du dessus" in opening
+    assert "avec ses solutions" in opening and "dans le dossier parent" in opening
     assert "`matplotlibrc` doit être" in opening
     assert "Cite une valeur" in glue
     text = "\n".join(cells)
