@@ -100,6 +100,8 @@ ENGLISH = {
     "gives_up": "it returns {returned} though no loss was below epsilon: return the epoch only "
     "where one is",
     "never_stops": "it goes on though its loss is far below epsilon: which side should stop it?",
+    "inside": "it stops in the middle of an epoch: the comparison with epsilon belongs after the "
+    "inner loop, not in it",
     "no_epsilon": "it goes on though its loss is far below epsilon, which it never looks at: "
     "compare the loss with the epsilon that is given",
     "returns_nothing": "it stops in the right epoch, and returns None: return the epoch",
@@ -139,6 +141,10 @@ ENGLISH = {
     "only_last": "what the last batch alone adds (add it to the others' with +=)",
     "last_sample": "the loss of the last sample, before its step",
     "last_batch": "the loss of the last batch alone, before its step",
+    "smallest": "the smallest loss of the epoch (only the last one counts)",
+    "largest": "the largest loss of the epoch (only the last one counts)",
+    "divided_inside": "a sum that is divided in the inner loop, with each batch (divide it once, "
+    "after that loop)",
     "at_end": "the loss of all samples at the epoch's end",
     # The listing
     "silent": "it prints nothing",

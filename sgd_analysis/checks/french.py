@@ -123,6 +123,8 @@ _SENTENCES = {
     "ne renvoyez l'époque que si le coût l'est",
     "never_stops": "la boucle continue, alors que le coût est bien inférieur à epsilon : de quel "
     "côté d'epsilon faut-il s'arrêter ?",
+    "inside": "la boucle s'arrête au milieu d'une époque : la comparaison avec epsilon a sa place "
+    "après la boucle intérieure, et non dedans",
     "no_epsilon": "la boucle continue, alors que le coût est bien inférieur à epsilon, qu'elle ne "
     "regarde jamais : comparez le coût à l'epsilon que la fonction reçoit",
     "returns_nothing": "la boucle s'arrête à la bonne époque, et la fonction renvoie None : "
@@ -170,6 +172,10 @@ _SENTENCES = {
     "avec +=)",
     "last_sample": "le coût du dernier échantillon, avant son pas",
     "last_batch": "le coût du dernier lot seul, avant son pas",
+    "smallest": "le plus petit coût de l'époque (seul le dernier compte)",
+    "largest": "le plus grand coût de l'époque (seul le dernier compte)",
+    "divided_inside": "une somme divisée dans la boucle intérieure, à chaque lot (divisez-la une "
+    "seule fois, après cette boucle)",
     "at_end": "le coût de tous les échantillons à la fin de l'époque",
     # The listing
     "silent": "la fonction n'affiche rien",

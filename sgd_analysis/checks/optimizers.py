@@ -24,7 +24,8 @@ from sgd_analysis.checks.steps import (
 from sgd_analysis.checks.tries import Loop, require_written
 
 Method = Callable[..., Optimizer]
-_COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}
+_OTHERS = ("running", "after", "at_end", "smallest", "largest")
+_COMPARED = {"last": "last_batch"} | {name: name for name in _OTHERS}
 
 
 def optimizer_step(

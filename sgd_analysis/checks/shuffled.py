@@ -36,7 +36,8 @@ _SUMS = (
     "only_last",
     "at_end",
 )
-_COMPARED = {name: name for name in _SUMS} | {"last": "last_batch"}
+_COMPARED = {name: name for name in _SUMS}
+_COMPARED |= {f"divided_inside_{k}": "divided_inside" for k in range(6)} | {"last": "last_batch"}
 
 
 def mini_batches(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:

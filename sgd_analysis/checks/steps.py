@@ -82,9 +82,23 @@ def steps_of(trial: Try) -> list[Step]:
 
 
 def two_epochs(loop: Loop, *, calls: int, settings: Sequence[float] = ()) -> Try:
-    """Return a try of two epochs that nothing should end before."""
+    """Return a try of two epochs that nothing should end before.
+
+    Args:
+        loop: takes f, w, t, a step size, epsilon, a number of epochs, and the settings.
+        calls: how many calls of f make an epoch.
+        settings: what the loop is given after the number of epochs.
+
+    Returns:
+        What it did.
+
+    Raises:
+        NotYet: if it returns after its first batch, or asks f for other points.
+    """
     trial = try_loop(loop, FEW, STEP_SIZE, BELOW_ALL, 2, *settings, calls=2 * calls)
-    places_asked(trial)
+    parts = [places for places in places_asked(trial) if len(places) < len(FEW)]
+    if len(parts) == 1 and calls > 1 and trial.returned is not None:
+        raise NotYet("inside")
     return trial
 
 

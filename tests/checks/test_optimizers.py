@@ -28,6 +28,13 @@ def test_the_gradient_may_be_cleared_before_or_after(step):
     assert said(STEP=step) == "right"
 
 
+@pytest.mark.parametrize("order", ["{stop}\n{step}", "{step}\n{stop}"])
+def test_a_loop_may_compare_within_an_epoch_where_it_does_so_with_its_last_batch_only(order):
+    stop = "seen += len(x)\nif seen == len(t) and loss < epsilon:\n    return epoch"
+    changed = {"BEGIN": "seen = 0", "STEP": order.format(stop=stop, step=STEPS), "RULE": "False"}
+    assert said(**changed) == "right"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_any_optimizer_may_be_asked_for(method):
     loop = written(BATCHES, MADE="optimizer = method([w], lr=eta)", STEP=STEPS)
@@ -57,6 +64,8 @@ WRONG = [
     ({"STEP": f"{BACKWARD}\n{STEPS.replace(BACKWARD, '')}"}, "the order is zero_grad()"),
     ({"STEP": f"optimizer.step()\noptimizer.zero_grad()\n{BACKWARD}"}, "the first batch moves"),
     ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
+    ({"BEGIN": "low = False", "ADD": "low |= loss < epsilon", "RULE": "low"}, "is the smallest"),
+    ({"BEGIN": "low = True", "ADD": "low &= loss < epsilon", "RULE": "low"}, "is the largest loss"),
     (
         {
             "ADD": "running_loss += loss.item() * len(x)",
@@ -72,3 +81,23 @@ WRONG = [
 def test_each_usual_mistake_is_told_from_the_others(changed, expected):
     answer = said(**changed)
     assert answer.startswith("not yet: ") and expected in answer
+
+
+STOP, LEAVE = ("if loss.item() < epsilon:\n    " + way for way in ("return epoch", "break"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"ADD": STOP, "RULE": "False"},
+        {"STEP": f"{STOP}\n{STEPS}", "RULE": "False"},
+        {"ADD": STOP},
+        {"STEP": f"{STOP}\n{STEPS}"},
+        {"ADD": LEAVE},
+        {"STEP": f"{LEAVE}\n{STEPS}"},
+        {"ADD": STOP.replace("<", ">"), "RULE": "False"},
+        {"ADD": "return epoch"},
+    ],
+)
+def test_a_loop_that_stops_on_any_batch_is_not_right(changed):
+    assert said(**changed).startswith("not yet: it stops in the middle of an epoch: the comparison")

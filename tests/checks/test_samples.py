@@ -18,7 +18,13 @@ def test_drawn_samples_are_right_and_their_last_loss_need_not_be_small(drawn):
 
 
 WHOLE = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
+STOP, LEAVE = ("if loss.item() < epsilon:\n    " + way for way in ("return epoch", "break"))
+INSIDE = "it stops in the middle of an epoch: the comparison with epsilon belongs after the inner"
 WRONG = [
+    ({"STEP": f"{STEP}\n{STOP}", "RULE": "False"}, INSIDE),
+    ({"STEP": f"{STEP}\n{STOP}"}, INSIDE),
+    ({"STEP": f"{LEAVE}\n{STEP}"}, INSIDE),
+    ({"STEP": STEP + "\n" + STOP.replace("<", ">")}, INSIDE),
     ({"STEP": "..."}, "there is still a hole, “...” (line"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),

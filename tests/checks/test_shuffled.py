@@ -28,9 +28,19 @@ STEP_AFTER = {"STEP": "loss.backward()", "AFTER": "running_loss /= len(t)\n" + S
 PADDED = SUM["ADD"].replace("len(batch)", "minibatch")
 AGAIN = "running_loss += torch.mean((y - f(w, x)) ** 2).item() * len(batch)"
 AT_END = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
+INSIDE = "it stops in the middle of an epoch: the comparison with epsilon belongs after the inner"
 WRONG = [
     ({"STEP": "..."}, "there is still a hole, “...” (line"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
+    ({"ADD": SUM["ADD"] + "\nif running_loss / len(t) < epsilon:\n    return epoch"}, INSIDE),
+    *(
+        (
+            {"ADD": f"{added}\nrunning_loss /= {by}", "AFTER": "pass"},
+            "is a sum that is divided in the inner loop, with each batch (divide it once",
+        )
+        for added in (SUM["ADD"], UNWEIGHTED)
+        for by in ("len(t)", "len(loader)", "minibatch")
+    ),
     ({"STEP": without("w.grad.zero_()")}, "the gradients of the steps before"),
     ({"STEP": STEP.replace("loss", "(len(x) * loss)")}, "10 times too long"),
     (STEP_AFTER, "w moves once an epoch, and should with each batch"),
