@@ -16,6 +16,9 @@ ENGLISH = {
     "put it under torch.no_grad(){where}",
     "no_gradient": "at the step, w.grad is None: loss.backward() comes before it, and w "
     "has to stay the same tensor (w -= …, not w = w - …){where}",
+    "before_backward": "at the step, w.grad is None: loss.backward() comes before it{where}",
+    "replaced": "w has become another tensor: change the one that is given, as w -= … does; "
+    "w = w - … makes another{where}",
     "no_way_back": "backward() finds no way from the loss to w: is the loss made of f(w, x), and w "
     "the tensor that was given?{where}",
     "zero_first": "w.grad is None before the first backward(): clear it after the step, or with "
@@ -40,6 +43,10 @@ ENGLISH = {
     "only after it?",
     "new_tensor": "w is what it was, though there is a gradient in w.grad: change w itself, as "
     "w -= … does; w = w - … makes another tensor",
+    "copy": "the w that is given is what it was, and f is asked at other weights: change that w "
+    "itself, and no copy of it",
+    "only_backward": "w is what it was, though there is a gradient in w.grad: is there a step, "
+    "w -= eta * w.grad?",
     "no_optimizer_step": "w is what it was; the order is zero_grad(), backward(), step()",
     "uphill": "w went uphill; which sign takes it down?",
     "sum": "that is the sum of the squares; take their mean (its step is {n} times too long)",

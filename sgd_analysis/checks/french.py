@@ -27,6 +27,9 @@ _SENTENCES = {
     "torch.no_grad(){where}",
     "no_gradient": "au moment du pas, w.grad vaut None : loss.backward() vient avant, et w doit "
     "rester le même tenseur (w -= …, et non w = w - …){where}",
+    "before_backward": "au moment du pas, w.grad vaut None : loss.backward() vient avant{where}",
+    "replaced": "w est devenu un autre tenseur : changez celui que la fonction reçoit, comme le "
+    "fait w -= … ; w = w - … en crée un autre{where}",
     "no_way_back": "backward() ne trouve aucun chemin du coût à w : le coût est-il calculé avec "
     "f(w, x), et w est-il le tenseur que la fonction reçoit ?{where}",
     "zero_first": "w.grad vaut None avant le premier backward() : remettez-le à zéro après le "
@@ -52,6 +55,10 @@ _SENTENCES = {
     "zéro qu'ensuite ?",
     "new_tensor": "w n'a pas bougé, bien que w.grad contienne un gradient : changez w lui-même, "
     "comme le fait w -= … ; w = w - … crée un autre tenseur",
+    "copy": "le w que la fonction reçoit n'a pas bougé, et f est appelée avec d'autres poids : "
+    "changez ce w lui-même, et non une copie",
+    "only_backward": "w n'a pas bougé, bien que w.grad contienne un gradient : y a-t-il un pas, "
+    "w -= eta * w.grad ?",
     "no_optimizer_step": "w n'a pas bougé ; l'ordre est zero_grad(), backward(), step()",
     "uphill": "w remonte la pente ; quel signe le fait descendre ?",
     "sum": "c'est la somme des carrés ; prenez leur moyenne (le pas est {n} fois trop long)",

@@ -112,9 +112,16 @@ def require_movement(trial: Try) -> None:
         NotYet: if it does, with what w.grad tells of the reason.
     """
     if not trial.weights.any():
-        if trial.gradient is None:
-            raise NotYet("no_backward")
-        raise NotYet("new_tensor" if trial.gradient.any() else "no_step")
+        raise NotYet(_unmoved(trial))
+
+
+def _unmoved(trial: Try) -> str:
+    """Return the key of what a loop has done that leaves w where it was."""
+    another = any(call.weights.any() for call in trial.calls)
+    if trial.gradient is None or not trial.gradient.any():
+        without = "no_backward" if trial.gradient is None else "no_step"
+        return "copy" if another else without
+    return "new_tensor" if another else "only_backward"
 
 
 def require_count(trial: Try, steps: list[Step], an_epoch: int, what: str) -> None:

@@ -5,7 +5,10 @@ import pytest
 from sgd_analysis import checks
 from tests.checks.loops import DESCENT, STEP, without, written
 
-BY_HAND = "with torch.no_grad():\n    "
+NEW = "loss.backward()\nw = w - eta * w.grad"
+MADE_A_LEAF = "loss.backward()\nw = (w - eta * w.grad).detach().requires_grad_()"
+NEW_BY_HAND = without("w.grad.zero_()").replace("w -=", "w = w -")
+ANOTHER = "change the one that is given, as w -= … does; w = w - … makes another"
 
 SAMPLES = "for x, y in t:\n    loss = (y - f(w, x)) ** 2\n" + textwrap.indent(STEP, "    ")
 IN_A_LOOP = SAMPLES.replace("x, y in", "_ in").replace(" ** 2\n", " ** 2\n    loss = loss.mean()\n")
@@ -79,16 +82,16 @@ WRONG = [
         {"STEP": STEP.replace("eta", "0.0002")},
         "0.0002 times the gradient, where eta is 0.003; is it the eta",
     ),
-    ({"STEP": without("loss.backward()")}, "at the step, w.grad is None"),
+    ({"STEP": without("loss.backward()")}, "w.grad is None: loss.backward() comes before it (line"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
-    ({"STEP": "loss.backward()"}, "w is what it was, though there is a gradient"),
+    ({"STEP": "loss.backward()"}, "though there is a gradient in w.grad: is there a step, w -="),
+    ({"STEP": MADE_A_LEAF}, "change w itself, as w -= … does; w = w - … makes"),
     ({"STEP": "loss.backward()\nw.grad.zero_()"}, "w is what it was: is there a step"),
     ({"STEP": "loss.backward()\nw -= eta * w.grad"}, "put it under torch.no_grad()"),
-    ({"STEP": "loss.backward()\nw = w - eta * w.grad"}, "not w = w - …"),
-    (
-        {"STEP": f"loss.backward()\n{BY_HAND}w = w - eta * w.grad"},
-        "and w the tensor that was given",
-    ),
+    ({"STEP": NEW}, ANOTHER),
+    ({"STEP": f"{NEW}\nw.grad.zero_()"}, ANOTHER),
+    ({"STEP": NEW_BY_HAND}, ANOTHER),
+    ({"STEP": STEP.replace("w -=", "w = w -")}, f"{ANOTHER} (line 9: w.grad.zero_())"),
     ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
     ({"RULE": "..."}, "there is still a hole, “...” (line 10: if ...:)"),
     ({"RULE": "epsilon == 3"}, "it goes on though its loss is far below epsilon: which side"),
@@ -116,6 +119,11 @@ def test_each_usual_mistake_is_told_from_the_others(changed, expected):
 def test_a_loop_that_is_right_but_for_all_points_is_told_where_it_ends():
     answer = said(EPOCHS="range(1, min(nepoch, 50) + 1)")
     assert answer.endswith("with all 2000 points it returns None, not 9340")
+
+
+def test_a_loop_that_only_calls_backward_is_not_told_of_a_tensor_that_it_never_made():
+    assert "another tensor" not in said(STEP="loss.backward()")
+    assert "same tensor" not in said(STEP=without("loss.backward()"))
 
 
 def test_an_epsilon_of_another_name_is_not_taken_for_one_that_is_never_looked_at():

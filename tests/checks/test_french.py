@@ -30,6 +30,10 @@ def never_ends(f, w, t, *_):
         f(w, t[:, 0])
 
 
+def without_gradient(f, w, t, eta, *_):
+    w.data -= eta * w.grad
+
+
 def without_source():
     names = {}
     exec("def sgd(f, w, t, *_):\n    f(w, t[:, 0])\n    raise ValueError(0.5)", names)
@@ -54,6 +58,7 @@ WORD_BY_WORD = [
         "la fonction doit prendre f, w, t, eta, epsilon, nepoch, dan",
     ),
     (lambda: descent(without_source()), "pas encore : ValueError : 0.5 (ligne 3)"),
+    (lambda: descent(partial(without_gradient)), "w doit rester le même tenseur (w -= …, et non"),
     (lambda: descent(never_ends), "ne finit pas : f est appelée 5011 fois, et 2 suffisent ; l'ép"),
     (
         lambda: checks.one_sample_at_a_time(written(DESCENT), language="fr"),

@@ -25,6 +25,8 @@ WRONG = [
     ({"STEP": f"{STEP}\n{STOP}"}, INSIDE),
     ({"STEP": f"{LEAVE}\n{STEP}"}, INSIDE),
     ({"STEP": STEP + "\n" + STOP.replace("<", ">")}, INSIDE),
+    ({"STEP": STEP.replace("w -=", "w = w -")}, "w has become another tensor: change the"),
+    ({"STEP": "loss.backward()"}, "is there a step, w -= eta * w.grad?"),
     ({"STEP": "..."}, "there is still a hole, “...” (line"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),

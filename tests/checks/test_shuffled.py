@@ -31,6 +31,8 @@ AT_END = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
 INSIDE = "it stops in the middle of an epoch: the comparison with epsilon belongs after the inner"
 WRONG = [
     ({"STEP": "..."}, "there is still a hole, “...” (line"),
+    ({"MADE": "w = w.detach().clone().requires_grad_()"}, "change that w itself, and no copy"),
+    ({"STEP": STEP.replace("w -=", "w = w -")}, "w has become another tensor: change the one"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"ADD": SUM["ADD"] + "\nif running_loss / len(t) < epsilon:\n    return epoch"}, INSIDE),
     *(
