@@ -98,6 +98,8 @@ ENGLISH = {
     "batch_sizes": "with minibatch=10, the 25 points should make batches of 10, 10 and 5; yours "
     "have {sizes}",
     "batches_of_one": "your batches hold one point each; give the loader batch_size=minibatch",
+    "fixed_batch_size": "with minibatch={given}, your batches have {sizes} points; give the loader "
+    "batch_size=minibatch",
     "not_each_once": "an epoch should see each of the 25 points once",
     "unshuffled": "the points come in the order of t: shuffle=True is missing",
     "same_order": "each epoch has the same order; with shuffle=True each has its own",

@@ -119,6 +119,8 @@ _SENTENCES = {
     "vôtres en ont {sizes}",
     "batches_of_one": "vos lots n'ont qu'un point chacun ; donnez batch_size=minibatch au "
     "DataLoader",
+    "fixed_batch_size": "avec minibatch={given}, vos lots ont {sizes} points ; donnez "
+    "batch_size=minibatch au DataLoader",
     "not_each_once": "une époque doit voir chacun des 25 points une fois",
     "unshuffled": "les points viennent dans l'ordre de t : il manque shuffle=True",
     "same_order": "toutes les époques ont le même ordre ; avec shuffle=True, chacune a le sien",

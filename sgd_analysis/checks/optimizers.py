@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
-from sgd_analysis.checks.batches import require_shuffled
+from sgd_analysis.checks.batches import require_batch_size, require_shuffled
 from sgd_analysis.checks.messages import NotYet, Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES, STEP_SIZE, Vector
 from sgd_analysis.checks.rules import require_rule, require_stop
@@ -73,6 +73,7 @@ def _optimizer_step(sgd: Loop, method: Method) -> Said:
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)
+    require_batch_size(sgd)
     steps = steps_of(trial)
     if not steps:
         raise NotYet("no_optimizer_step")

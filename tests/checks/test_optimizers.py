@@ -35,6 +35,14 @@ def test_a_loop_may_compare_within_an_epoch_where_it_does_so_with_its_last_batch
     assert said(**changed) == "right"
 
 
+@pytest.mark.parametrize("loader", ["(t, 10, True)", "(t, batch_size=10, shuffle=True)"])
+def test_a_batch_size_of_ten_that_was_not_given_is_not_right(loader):
+    answer = said(LOADER=f"DataLoader{loader}")
+    assert answer.endswith(
+        "with minibatch=7, your batches have 10, 10, 5 points; give the loader batch_size=minibatch"
+    )
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_any_optimizer_may_be_asked_for(method):
     loop = written(BATCHES, MADE="optimizer = method([w], lr=eta)", STEP=STEPS)

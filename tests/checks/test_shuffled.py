@@ -21,6 +21,7 @@ def test_mini_batches_are_right_also_where_the_loop_looks_at_all_points(right):
 
 
 OTHER_SIZE = USUAL["LOADER"].replace("minibatch", "5")
+FIXED = USUAL["LOADER"].replace("minibatch", "10")
 GIVEN_ORDER = USUAL["LOADER"].replace("True", "False")
 CUT = USUAL["LOADER"].replace("True", "True, drop_last=True")
 TWICE = "list(DataLoader(t[:15].repeat(2, 1)[:25], batch_size=10, shuffle=True))"
@@ -73,6 +74,7 @@ WRONG = [
     ({"LOADER": USUAL["LOADER"].replace("minibatch", "2")}, "yours have 2, 2, 2, 2, 2, 2, …"),
     ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "a loader too, as DataLoader(t, …)"),
     ({"LOADER": "DataLoader(POINTS)"}, "f is asked for points that are not in t"),
+    ({"LOADER": FIXED}, "your batches have 10, 10, 5 points; give the loader batch_size=minibatch"),
     ({"LOADER": CUT}, "yours have 10, 10"),
     ({"LOADER": TWICE}, "an epoch should see each of the 25 points once"),
 ]
