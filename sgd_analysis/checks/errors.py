@@ -23,8 +23,14 @@ _TOLD = {
 _HINTS = {
     "implicitly created only for scalar outputs": "not_scalar",
     "params argument given to the optimizer": "not_a_list",
+    "can't optimize a non-leaf Tensor": "not_a_list",
     "'MSELoss'": "criterion",
     "builtin_function_or_method": "not_called",
+    "has no attribute 'backward'": "number",
+    "Can't call numpy() on Tensor": "number",
+    "mean() got an unexpected keyword argument 'axis'": "number",  # numpy.mean of a tensor
+    "out of bounds for dimension 0": "out_of_bounds",
+    "bitwise_xor": "power",
 }
 
 

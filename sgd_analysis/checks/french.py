@@ -18,7 +18,7 @@ _SENTENCES = {
     "right_goes_on": "juste, et aucune des {epochs} premières époques ne finit sur un coût "
     "inférieur à epsilon",
     "right_weights": "juste : époque {epoch}, avec les poids {weights:.1f}",
-    "right_listing": "juste : {n} lignes, chaque échantillon une fois",
+    "right_listing": "juste : {n} lignes, une pour chacun des {n} points propres à la vérification",
     # The function cannot be run
     "not_a_function": "donnez la fonction elle-même, sans l'appeler ; ceci est {given!r}",
     "signature": "la fonction doit prendre {names}, dans cet ordre ({message})",
@@ -45,6 +45,13 @@ _SENTENCES = {
     "criterion = torch.nn.MSELoss(), puis criterion(f(w, x), y)",
     "not_called": "une fonction n'est pas appelée : il lui manque sans doute ses (), comme dans "
     ".mean() ou .item()",
+    "number": "gardez le coût comme tenseur jusqu'à backward() : .item(), float() et NumPy sortent "
+    "d'autograd",
+    "out_of_bounds": "comptez jusqu'à len(batch) ou len(t) : le dernier lot peut être plus petit, "
+    "et t contenir moins de points",
+    "power": "une puissance s'écrit **, comme dans (y - f(w, x)) ** 2 ; ^ est autre chose",
+    "not_a_method": "la méthode doit être une classe de torch.optim, comme torch.optim.Adam, dont "
+    "step() n'a besoin de rien ; ceci est {given}",
     "where": " (ligne {line})",
     "where_code": " (ligne {line} : {code})",
     "endless": "la boucle ne finit pas : f est appelée {calls} fois, et {enough} suffisent ; "
@@ -60,10 +67,16 @@ _SENTENCES = {
     "only_backward": "w n'a pas bougé, bien que w.grad contienne un gradient : y a-t-il un pas, "
     "w -= eta * w.grad ?",
     "no_optimizer_step": "w n'a pas bougé ; l'ordre est zero_grad(), backward(), step()",
+    "not_stepped": "w n'a pas bougé, et aucun optimiseur ne fait de pas : il manque "
+    "optimizer.step(), ou ses ()",
+    "other_tensor": "w n'a pas bougé : l'optimiseur change un autre tenseur ; donnez-lui le w que "
+    "la fonction reçoit, [w]",
     "uphill": "w remonte la pente ; quel signe le fait descendre ?",
     "sum": "c'est la somme des carrés ; prenez leur moyenne (le pas est {n} fois trop long)",
     "unsquared": "les différences y - f(w, x) ne sont pas élevées au carré ; prenez la moyenne de "
     "leurs carrés",
+    "square_of_mean": "c'est le carré de la moyenne des différences ; prenez la moyenne de leurs "
+    "carrés",
     "no_eta": "le pas est le gradient entier ; multipliez-le par eta",
     "unsquared_sample": "les différences y - f(w, x) ne sont pas élevées au carré ; le coût d'un "
     "échantillon est ce carré",
@@ -74,6 +87,10 @@ _SENTENCES = {
     "len(batch)",
     "sum_by_minibatch": "la somme sur un lot de {n} points est divisée par minibatch ; divisez-la "
     "par len(batch)",
+    "divided_again": "le pas est {by} fois trop court : la moyenne des carrés est-elle divisée une "
+    "fois de plus, par {by} ?",
+    "divided_sample": "le pas est {by} fois trop court : le coût de l'échantillon, qui est le "
+    "carré seul, est-il divisé par {by} ?",
     "half": "le pas est la moitié de eta fois le gradient du coût : y a-t-il un facteur ½, ou "
     "manque-t-il le 2 de la dérivée ?",
     "twice": "le pas est le double de eta fois le gradient du coût : y a-t-il un facteur 2 de "
@@ -91,6 +108,7 @@ _SENTENCES = {
     "pas est dans la boucle intérieure",
     "sample": "échantillon",
     "batch": "lot",
+    "step": "pas",
     "one_by_one": "les poids changent l'un après l'autre ; calculez d'abord tout le gradient, "
     "faites le pas ensuite",
     "late": "le premier {what} ne fait rien bouger : faites-vous le pas avant que backward() ait "
@@ -119,11 +137,11 @@ _SENTENCES = {
     "vôtres en ont {sizes}",
     "batches_of_one": "vos lots n'ont qu'un point chacun ; donnez batch_size=minibatch au "
     "DataLoader",
-    "fixed_batch_size": "avec minibatch={given}, vos lots ont {sizes} points ; donnez "
-    "batch_size=minibatch au DataLoader",
     "not_each_once": "une époque doit voir chacun des 25 points une fois",
     "unshuffled": "les points viennent dans l'ordre de t : il manque shuffle=True",
     "same_order": "toutes les époques ont le même ordre ; avec shuffle=True, chacune a le sien",
+    "fixed_batch_size": "avec minibatch={given}, vos lots ont {sizes} points ; donnez "
+    "batch_size=minibatch au DataLoader",
     "not_ready_made": "les nombres sont justes, mais ils ne viennent pas de MSELoss",
     # When it stops
     "stops_at_once": "la boucle s'arrête après l'époque {epoch}, alors qu'aucun coût n'est "
@@ -143,12 +161,12 @@ _SENTENCES = {
     "returns": "la boucle s'arrête à la première époque, et la fonction renvoie {returned} : "
     "renvoyez l'époque",
     "rule": "ce que vous comparez à epsilon est {found} ; ce devrait être {wanted}",
-    "other_rule": "c'est {wanted} qu'il faut comparer à epsilon : {value:.4g} à la première époque "
-    "d'un petit exemple, et vous comparez autre chose",
+    "other_rule": "ce que vous comparez à epsilon devrait être {wanted}, soit {value:.4g} à la "
+    "première époque d'un petit exemple ; votre boucle y compare un autre nombre",
     "whole": "les pas sont justes, mais avec les 2000 points la fonction renvoie {returned}, et "
     "non {expected}",
     # What may be compared with epsilon
-    "loss": "le coût avant le pas",
+    "loss": "le coût avant le pas, la moyenne des carrés",
     "after": "le coût après le pas",
     "sum_of_squares": "la somme des carrés",
     "root": "la racine du coût",

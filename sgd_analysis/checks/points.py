@@ -50,6 +50,13 @@ def gradient_at(weights: Vector, places: Places) -> Vector:
     return gradient
 
 
+def squared_mean_gradient(weights: Vector, places: Places) -> Vector:
+    """Return the gradient of the square of the mean of the differences over some points."""
+    rows = _FEATURES[places]
+    gradient: Vector = 2 * np.mean(rows @ weights - _TARGETS[places]) * rows.mean(axis=0)
+    return gradient
+
+
 def unsquared_gradients(weights: Vector, places: Places) -> list[Vector]:
     """Return the gradients of losses that forget the square: of differences, and of their norm."""
     rows = _FEATURES[places]

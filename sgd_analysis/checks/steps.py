@@ -20,6 +20,7 @@ from sgd_analysis.checks.points import (
     are_points,
     gradient_at,
     places_of,
+    squared_mean_gradient,
     unsquared_gradients,
 )
 from sgd_analysis.checks.tries import Loop, Try, try_loop
@@ -185,6 +186,8 @@ def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vecto
             for other in unsquared_gradients(step.before, places)
         ):
             return Said("unsquared" if len(places) > 1 else "unsquared_sample")
+        if close(step.moved, -STEP_SIZE * squared_mean_gradient(step.before, places)):
+            return Said("square_of_mean")
         ratio = float(step.moved @ expected / (expected @ expected))
         if close(step.moved, ratio * expected):
             return _wrong_length(ratio, len(places))
@@ -204,6 +207,9 @@ def _wrong_length(ratio: float, n: int) -> Said:
     for expected, key in usual.items():
         if abs(ratio / expected - 1) < 0.002 and expected != 1:
             return Said(key, n=n, all=len(POINTS))
+    for by in (n, len(FEW), len(POINTS)):
+        if abs(ratio * by - 1) < 0.002:
+            return Said("divided_again" if n > 1 else "divided_sample", by=by)
     if ratio < 0:
         return Said("uphill")
     return Said("length", ratio=ratio, eta=ratio * STEP_SIZE, given=STEP_SIZE)

@@ -8,6 +8,9 @@ from tests.checks.loops import DESCENT, STEP, without, written
 NEW = "loss.backward()\nw = w - eta * w.grad"
 MADE_A_LEAF = "loss.backward()\nw = (w - eta * w.grad).detach().requires_grad_()"
 NEW_BY_HAND = without("w.grad.zero_()").replace("w -=", "w = w -")
+MEAN = "((y - f(w, x)) ** 2).mean()"
+KEPT = "keep the loss a tensor until backward(): .item(), float() and NumPy leave autograd"
+BEFORE = "if w.grad is not None:\n    w.data -= eta * w.grad\n    w.grad = None\nloss.backward()"
 ANOTHER = "change the one that is given, as w -= … does; w = w - … makes another"
 
 SAMPLES = "for x, y in t:\n    loss = (y - f(w, x)) ** 2\n" + textwrap.indent(STEP, "    ")
@@ -52,10 +55,33 @@ WRONG = [
     ({"LOSS": "torch.mean((y - f(w, x)) ** 2) * 2"}, "is there a factor 2 too many?"),
     ({"LOSS": "torch.mean((y - f(w, x)) ** 2) * 3"}, "is 3 times as long as it should be: 0.009 t"),
     ({"LOSS": "1 / 2000 * torch.sum((y - f(w, x)) ** 2)"}, "divided by 2000, the number of all"),
+    ({"LOSS": f"{MEAN} / len(t)"}, "25 times too short: is the mean of the squares divided once"),
+    ({"LOSS": f"{MEAN} / 2000"}, "2000 times too short: is the mean of the squares divided once"),
+    ({"LOSS": "(f(w, x) - y).mean() ** 2"}, "that is the square of the mean of the differences"),
+    ({"LOSS": f"{MEAN}.item()"}, f"{KEPT}; AttributeError: 'float' object has no"),
+    ({"LOSS": f"float({MEAN})"}, KEPT),
+    (
+        {"LOSS": f"({MEAN.replace('**', '.detach().numpy() **')})"},
+        f"{KEPT}; AttributeError: 'numpy",
+    ),
+    ({"LOSS": MEAN.replace("(w, x))", "(w, x)).numpy()")}, f"{KEPT}; RuntimeError: Can't"),
+    ({"LOSS": "numpy.mean((y - f(w, x)) ** 2)"}, f"{KEPT}; TypeError: mean() got"),
+    (
+        {"LOSS": MEAN.replace("**", "^")},
+        "a power is written **, as in (y - f(w, x)) ** 2; ^ is some",
+    ),
+    ({"STEP": BEFORE}, "the first step moves nothing: is the step made before backward()"),
+    (
+        {"STEP": STEP.replace("eta", "0.00001")},
+        "should be: 1·10⁻⁵ times the gradient, where eta is",
+    ),
     ({"STEP": AGAIN.replace("2 *", "1 *")}, "or is a 2 of the derivative missing?"),
     ({"LOSS": "(y - f(w, x)) ** 2"}, "one number a point: take their mean; RuntimeError: grad can"),
-    ({"LOSS": "((y - f(w, x)) ** 2).mean"}, "are its () missing, as in .mean() or .item()?; Attri"),
-    ({"RULE": "loss.item < epsilon"}, "are its () missing"),
+    (
+        {"LOSS": "((y - f(w, x)) ** 2).mean"},
+        "put its () behind it, as in .mean() or .item(); Attri",
+    ),
+    ({"RULE": "loss.item < epsilon"}, "a function is not called: put its () behind it"),
     ({"LOSS": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
     ({"LOSS": "torch.nn.MSELoss"}, "MSELoss() has to be made first"),
     ({"LOSS": "torch.mean((y - f(x, w)) ** 2)"}, "it is f(w, x), the weights first"),
@@ -99,8 +125,11 @@ WRONG = [
     ({"RULE": "epoch == nepoch"}, "it returns 2 though no loss was below epsilon"),
     ({"RULE": "torch.mean((y - f(w, x)) ** 2) < epsilon"}, "the loss after the step"),
     ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss before"),
-    ({"RULE": "loss * len(t) < epsilon"}, "the sum of the squares, and should be the loss before"),
-    ({"RULE": "loss / 7 < epsilon"}, "should be the loss before the step: 23.05 in the first"),
+    ({"RULE": "loss * len(t) < epsilon"}, "before the step, the mean of the squares"),
+    (
+        {"RULE": "loss / 7 < epsilon"},
+        "the mean of the squares: 23.05 in the first epoch of a small",
+    ),
     ({"RESULT": "break"}, "returns None: return the epoch"),
     ({"RESULT": "return epoch - 1"}, "count the epochs from 1"),
     ({"RESULT": "return loss"}, "and returns tensor(23.05"),

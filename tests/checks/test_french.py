@@ -9,7 +9,7 @@ from sgd_analysis import checks
 from sgd_analysis.checks.french import FRENCH
 from sgd_analysis.checks.messages import Language
 from tests.checks import test_descent, test_listing, test_optimizers, test_samples, test_shuffled
-from tests.checks.loops import DESCENT, written
+from tests.checks.loops import DESCENT, STEP, written
 
 BY_HAND = [test_descent, test_samples, test_shuffled, test_optimizers]
 MISTAKES = [
@@ -50,7 +50,7 @@ WORD_BY_WORD = [
     (lambda: test_shuffled.said("fr"), "juste : époque 48, avec les poids 0,3 ; −1,7 ; 2,0"),
     (
         lambda: test_listing.said(test_listing.LINES, "fr"),
-        "juste : 25 lignes, chaque échantillon une fois",
+        "juste : 25 lignes, une pour chacun des 25 points propres à la vérification",
     ),
     (lambda: descent(None), "donnez la fonction elle-même, sans l'appeler ; ceci est None"),
     (
@@ -59,6 +59,14 @@ WORD_BY_WORD = [
     ),
     (lambda: descent(without_source()), "pas encore : ValueError : 0.5 (ligne 3)"),
     (lambda: descent(partial(without_gradient)), "w doit rester le même tenseur (w -= …, et non"),
+    (
+        lambda: test_descent.said("fr", STEP=STEP.replace("eta", "0.0000125")),
+        "0,00417 fois la longueur attendue : 1,25·10⁻⁵ fois le gradient, alors que",
+    ),
+    (
+        lambda: checks.optimizer_step(lambda *_: None, "Adam", language="fr"),
+        "comme torch.optim.Adam, dont step() n'a besoin de rien ; ceci est 'Adam'",
+    ),
     (lambda: descent(never_ends), "ne finit pas : f est appelée 5011 fois, et 2 suffisent ; l'ép"),
     (
         lambda: checks.one_sample_at_a_time(written(DESCENT), language="fr"),

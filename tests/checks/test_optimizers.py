@@ -52,6 +52,21 @@ def test_any_optimizer_may_be_asked_for(method):
     assert "not yet: " in checks.optimizer_step(loop, other)
 
 
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("Adam", "'Adam'"),
+        (None, "None"),
+        (torch.optim.Adam([torch.zeros(3)]), "Adam(…)"),
+        (torch.optim.LBFGS, "<class 'torch.optim.lbfgs.LBFGS'>"),
+    ],
+)
+def test_what_is_no_method_is_told_so(method, shown):
+    answer = checks.optimizer_step(written(BATCHES, MADE=MADE, STEP=STEPS), method)
+    assert "the method should be a class of torch.optim, as torch.optim.Adam" in answer
+    assert answer.endswith(f"; this is {shown}")
+
+
 BACKWARD = "loss.backward()"
 WRONG = [
     ({"MADE": "pass"}, "NameError: name 'optimizer' is not defined"),
@@ -63,14 +78,24 @@ WRONG = [
     ({"STEP": f"{MADE}\n{STEPS}"}, "with each batch the optimizer forgets what it has learned"),
     ({"STEP": STEPS.replace("loss.b", "(loss**2).b")}, "RMSprop's step 2 leads from"),
     ({"ADD": "loss = torch.nn.functional.mse_loss(f(w, x), y)"}, "is the loss after the step, and"),
-    ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "a loader too, as DataLoader(t, …)"),
+    ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "the DataLoader, too, is made inside"),
     ({"STEP": "...", "MADE": "optimizer = ..."}, "a hole, “...” (line 3: optimizer = ...)"),
     ({"STEP": "..."}, "there is still a hole, “...” (line 11: ...)"),
     ({"MADE": MADE.replace("[w]", "w")}, "the optimizer wants a list of what it changes, [w]"),
+    ({"MADE": MADE.replace("[w]", "[w.clone()]")}, "[w]; ValueError: can't optimize a non-leaf"),
+    ({"MADE": MADE.replace("[w]", "[w.detach().clone()]")}, "the optimizer changes another tensor"),
+    (
+        {"MADE": f"w = w.detach().clone().requires_grad_()\n{MADE}"},
+        "and f is asked at other weights",
+    ),
+    ({"STEP": STEPS.replace("step()", "step")}, "optimizer.step() is missing, or its ()"),
+    ({"STEP": STEPS.replace("backward()", "backward")}, "does anything call loss.backward()?"),
+    ({"STEP": STEPS.replace("loss.backward()", "")}, "does anything call loss.backward()?"),
     ({"STEP": "pass"}, "the order is zero_grad(), backward(), step()"),
     ({"STEP": f"{BACKWARD}\noptimizer.step()"}, "the gradients of the steps before"),
     ({"STEP": f"{BACKWARD}\n{STEPS.replace(BACKWARD, '')}"}, "the order is zero_grad()"),
     ({"STEP": f"optimizer.step()\noptimizer.zero_grad()\n{BACKWARD}"}, "the first batch moves"),
+    ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss of the last"),
     ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
     ({"BEGIN": "low = False", "ADD": "low |= loss < epsilon", "RULE": "low"}, "is the smallest"),
     ({"BEGIN": "low = True", "ADD": "low &= loss < epsilon", "RULE": "low"}, "is the largest loss"),

@@ -38,6 +38,10 @@ WRONG = [
     ({"OF_ONE": "y - f(w, x)"}, "are not squared; the loss of a sample is its square"),
     ({"OF_ONE": "(y - f(w, x)) ** 2 / 2"}, "times the gradient of the loss: is there a factor ½"),
     ({"OF_ONE": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
+    ({"OF_ONE": "(y - f(w, x)) ** 2 / len(t)"}, "25 times too short: is the loss of the sample"),
+    ({"SAMPLES": "(t[i] for i in range(2000))"}, "or len(t): the last batch may be smaller, and t"),
+    ({"STEP": STEP.replace("eta", "eta / 10")}, "is 0.1 times as long as it should be: 0.0003 t"),
+    ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss of the last"),
     ({"SAMPLES": "t[:-1]"}, "2 epochs should make 50 steps, and make 48"),
 ]
 

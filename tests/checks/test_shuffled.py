@@ -58,6 +58,14 @@ WRONG = [
     ({"ADD": PADDED, "AFTER": "running_loss /= len(loader)"}, "divided by the number of batches"),
     ({"ADD": UNWEIGHTED, "AFTER": "running_loss /= minibatch"}, "means divided by minibatch"),
     ({"ADD": AGAIN}, "is the mean over all samples of the losses after the steps"),
+    (
+        {"STEP": STEP.replace("loss", "(loss / len(t))")},
+        "divided once more, by 25?",
+    ),
+    (
+        {"STEP": STEP.replace("loss", "(loss / len(x))")},
+        "divided once more, by 10?",
+    ),
     ({"STEP": STEP.replace("loss", "(len(x) * loss / len(t))")}, "is divided by len(t); divide it"),
     ({"STEP": STEP.replace("loss", "(len(x) * loss / minibatch)")}, "batch of 5 points is divided"),
     ({"ADD": SUM["ADD"].replace("+", "")}, "is what the last batch alone adds"),
@@ -72,7 +80,7 @@ WRONG = [
     ({"LOADER": "DataLoader(t, shuffle=True)"}, "one point each; give the loader batch_size=mini"),
     ({"LOADER": "DataLoader(t)"}, "your batches hold one point each"),
     ({"LOADER": USUAL["LOADER"].replace("minibatch", "2")}, "yours have 2, 2, 2, 2, 2, 2, …"),
-    ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "a loader too, as DataLoader(t, …)"),
+    ({"LOADER": USUAL["LOADER"].replace("(t", "(POINTS")}, "the DataLoader, too, is made inside"),
     ({"LOADER": "DataLoader(POINTS)"}, "f is asked for points that are not in t"),
     ({"LOADER": FIXED}, "your batches have 10, 10, 5 points; give the loader batch_size=minibatch"),
     ({"LOADER": CUT}, "yours have 10, 10"),
