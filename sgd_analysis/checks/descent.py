@@ -83,7 +83,7 @@ def _gradient_descent(sgd: Loop) -> Said:
     require_all_points(trial)
     require_movement(trial)
     steps = steps_of(trial)
-    require_count(trial, steps, 1, "batch")
+    require_count(trial, steps, 1, "step")
     require_descent(steps)
     require_stop(sgd, calls=1)
     require_rule(sgd, calls=1, names=_COMPARED)

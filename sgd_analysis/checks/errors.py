@@ -23,8 +23,14 @@ _TOLD = {
 _HINTS = {
     "implicitly created only for scalar outputs": "not_scalar",
     "params argument given to the optimizer": "not_a_list",
+    "can't optimize a non-leaf Tensor": "not_a_list",
     "'MSELoss'": "criterion",
     "builtin_function_or_method": "not_called",
+    "has no attribute 'backward'": "number",
+    "Can't call numpy() on Tensor": "number",
+    "mean() got an unexpected keyword argument 'axis'": "number",  # numpy.mean of a tensor
+    "out of bounds for dimension 0": "out_of_bounds",
+    "bitwise_xor": "power",
 }
 
 
@@ -73,36 +79,62 @@ def _holes(tree: ast.AST) -> Iterator[int]:
         yield from _holes(node)
 
 
-def told_error(
-    error: BaseException, function: Callable[..., Any], w: Tensor | None = None, moved: bool = False
-) -> Said:
+def told_error(error: BaseException, function: Callable[..., Any], w: Tensor | None = None) -> Said:
     """Return what an error means for whoever wrote a function.
 
     Args:
         error: what the function has raised.
         function: it.
         w: the weights that it was given, if any.
-        moved: whether it has called f at other weights than it was given.
 
     Returns:
         A sentence, with the line.
     """
     message, where = str(error), _where(error, function)
-    for part, key in _TOLD.items():
-        if part in message:
-            return Said(key, where=where)
-    if w is not None and "NoneType" in message and (w.grad is None or not w.any()):
-        return Said(_without_gradient(message, w, moved), where=where)
+    key = _key(message, w, _own_weights(error, function))
+    if key:
+        return Said(key, where=where)
     told = Said("error", kind=type(error).__name__, message=message, where=where)
     hint = _hint(error)
     return Said("hinted", hint=Said(hint), told=told) if hint else told
 
 
-def _without_gradient(message: str, w: Tensor, moved: bool) -> str:
-    """Return the key of what a loop has done that took None for a gradient."""
-    if w.grad is None:
-        return "zero_first" if "'zero_'" in message else "no_gradient"
-    return "no_gradient" if moved else "returns_no_gradient"
+def _own_weights(error: BaseException, function: Callable[..., Any]) -> Tensor | None:
+    """Return what a loop calls its weights where it raises an error, if that can be seen."""
+    names = [*inspect.signature(function).parameters][1:2]
+    code = getattr(function, "__code__", None)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is code:
+            own = [frame.f_locals.get(name) for name in names]
+            return next((w for w in own if isinstance(w, Tensor)), None)
+    return None
+
+
+def _key(message: str, w: Tensor | None, own: Tensor | None) -> str | None:
+    """Return the key of what a message means, where more can be said than the message does.
+
+    Args:
+        message: an error's.
+        w: the weights that a loop was given, if any.
+        own: what it has in their place, if that is known.
+
+    Returns:
+        The key, if there is one.
+    """
+    nothing = "NoneType" in message and "'backward'" not in message
+    if w is not None and own is not None and own is not w:
+        if nothing or "does not require grad" in message:
+            return "replaced"
+    for part, key in _TOLD.items():
+        if part in message:
+            return key
+    if w is None or not nothing or (w.grad is not None and w.any()):
+        return None
+    if own is None:
+        return "no_gradient"
+    if w.grad is not None:
+        return "returns_no_gradient"
+    return "zero_first" if "'zero_'" in message else "before_backward"
 
 
 def _hint(error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ _SENTENCES = {
     "right_goes_on": "juste, et aucune des {epochs} premières époques ne finit sur un coût "
     "inférieur à epsilon",
     "right_weights": "juste : époque {epoch}, avec les poids {weights:.1f}",
-    "right_listing": "juste : {n} lignes, chaque échantillon une fois",
+    "right_listing": "juste : {n} lignes, une pour chacun des {n} points du petit exemple",
     # The function cannot be run
     "not_a_function": "donnez la fonction elle-même, sans l'appeler ; ceci est {given!r}",
     "signature": "la fonction doit prendre {names}, dans cet ordre ({message})",
@@ -27,14 +27,15 @@ _SENTENCES = {
     "torch.no_grad(){where}",
     "no_gradient": "au moment du pas, w.grad vaut None : loss.backward() vient avant, et w doit "
     "rester le même tenseur (w -= …, et non w = w - …){where}",
+    "before_backward": "au moment du pas, w.grad vaut None : loss.backward() vient avant{where}",
+    "replaced": "w est devenu un autre tenseur : changez celui que la fonction reçoit, comme le "
+    "fait w -= … ; w = w - … en crée un autre{where}",
     "no_way_back": "backward() ne trouve aucun chemin du coût à w : le coût est-il calculé avec "
-    "f(w, x), et w est-il encore le tenseur que la fonction reçoit (w -= …, et non w = w - …) ?"
-    "{where}",
+    "f(w, x), et w est-il le tenseur que la fonction reçoit ?{where}",
     "zero_first": "w.grad vaut None avant le premier backward() : remettez-le à zéro après le "
     "pas, ou écrivez w.grad = None{where}",
     "returns_no_gradient": "ce que vous prenez pour le gradient vaut None : backward() ne renvoie "
-    "rien, le gradient est dans w.grad ; et w = w - … fait de w un autre tenseur, qui n'en a pas "
-    "(écrivez w -= …){where}",
+    "rien, le gradient est dans w.grad{where}",
     "swapped": "f reçoit les poids en second : c'est f(w, x), les poids d'abord",
     "error": "{kind} : {message}{where}",
     "hinted": "{hint} ; {told}",
@@ -44,6 +45,13 @@ _SENTENCES = {
     "criterion = torch.nn.MSELoss(), puis criterion(f(w, x), y)",
     "not_called": "une fonction n'est pas appelée : il lui manque sans doute ses (), comme dans "
     ".mean() ou .item()",
+    "number": "gardez le coût comme tenseur jusqu'à backward() : .item(), float() et NumPy sortent "
+    "d'autograd",
+    "out_of_bounds": "comptez jusqu'à len(batch) ou len(t) : le dernier lot peut être plus petit, "
+    "et t contenir moins de points",
+    "power": "une puissance s'écrit **, comme dans (y - f(w, x)) ** 2 ; ^ est autre chose",
+    "not_a_method": "la méthode doit être une classe de torch.optim, comme torch.optim.Adam, dont "
+    "step() n'a besoin de rien ; ceci est {given}",
     "where": " (ligne {line})",
     "where_code": " (ligne {line} : {code})",
     "endless": "la boucle ne finit pas : f est appelée {calls} fois, et {enough} suffisent ; "
@@ -54,12 +62,22 @@ _SENTENCES = {
     "zéro qu'ensuite ?",
     "new_tensor": "w n'a pas bougé, bien que w.grad contienne un gradient : changez w lui-même, "
     "comme le fait w -= … ; w = w - … crée un autre tenseur",
+    "copy": "le w que la fonction reçoit n'a pas bougé, et f est appelée avec d'autres poids : "
+    "changez ce w lui-même, et non une copie",
+    "only_backward": "w n'a pas bougé, bien que w.grad contienne un gradient : y a-t-il un pas, "
+    "w -= eta * w.grad ?",
     "no_optimizer_step": "w n'a pas bougé ; l'ordre est zero_grad(), backward(), step()",
+    "not_stepped": "w n'a pas bougé, et aucun optimiseur ne fait de pas : il manque "
+    "optimizer.step(), ou ses ()",
+    "other_tensor": "w n'a pas bougé : l'optimiseur change un autre tenseur ; donnez-lui le w que "
+    "la fonction reçoit, [w]",
     "uphill": "w remonte la pente ; quel signe le fait descendre ?",
     "sum": "c'est la somme des carrés ; prenez leur moyenne (sur {n} points, le pas est {n} fois "
     "trop long)",
     "unsquared": "les différences y - f(w, x) ne sont pas élevées au carré ; prenez la moyenne de "
     "leurs carrés",
+    "square_of_mean": "c'est le carré de la moyenne des différences ; prenez la moyenne de leurs "
+    "carrés",
     "no_eta": "le pas est le gradient entier ; multipliez-le par eta",
     "unsquared_sample": "les différences y - f(w, x) ne sont pas élevées au carré ; le coût d'un "
     "échantillon est ce carré",
@@ -70,6 +88,10 @@ _SENTENCES = {
     "len(batch)",
     "sum_by_minibatch": "la somme sur un lot de {n} points est divisée par minibatch ; divisez-la "
     "par len(batch)",
+    "divided_again": "le pas est {by} fois trop court : la moyenne des carrés est-elle divisée une "
+    "fois de plus, par {by} ?",
+    "divided_sample": "le pas est {by} fois trop court : le coût de l'échantillon, qui est le "
+    "carré seul, est-il divisé par {by} ?",
     "half": "le pas est la moitié de eta fois le gradient du coût : y a-t-il un facteur ½, ou "
     "manque-t-il le 2 de la dérivée ?",
     "twice": "le pas est le double de eta fois le gradient du coût : y a-t-il un facteur 2 de "
@@ -87,6 +109,7 @@ _SENTENCES = {
     "pas est dans la boucle intérieure",
     "sample": "échantillon",
     "batch": "lot",
+    "step": "pas",
     "one_by_one": "les poids changent l'un après l'autre ; calculez d'abord tout le gradient, "
     "faites le pas ensuite",
     "late": "le premier {what} ne fait rien bouger : faites-vous le pas avant que backward() ait "
@@ -118,6 +141,8 @@ _SENTENCES = {
     "not_each_once": "une époque doit voir chacun des 25 points de l'exemple une fois",
     "unshuffled": "les points viennent dans l'ordre de t : il manque shuffle=True",
     "same_order": "toutes les époques ont le même ordre ; avec shuffle=True, chacune a le sien",
+    "fixed_batch_size": "avec minibatch={given}, vos lots ont {sizes} points ; donnez "
+    "batch_size=minibatch au DataLoader",
     "not_ready_made": "les nombres sont justes, mais ils ne viennent pas de MSELoss",
     # When it stops
     "stops_at_once": "la boucle s'arrête après l'époque {epoch}, alors qu'aucun coût n'est "
@@ -126,6 +151,8 @@ _SENTENCES = {
     "ne renvoyez l'époque que si le coût l'est",
     "never_stops": "la boucle continue, alors que le coût est bien inférieur à epsilon : de quel "
     "côté d'epsilon faut-il s'arrêter ?",
+    "inside": "la boucle s'arrête au milieu d'une époque : la comparaison avec epsilon a sa place "
+    "après la boucle intérieure, et non dedans",
     "no_epsilon": "la boucle continue, alors que le coût est bien inférieur à epsilon, qu'elle ne "
     "regarde jamais : comparez le coût à l'epsilon que la fonction reçoit",
     "returns_nothing": "la boucle s'arrête à la bonne époque, et la fonction renvoie None : "
@@ -140,7 +167,7 @@ _SENTENCES = {
     "whole": "les pas sont justes, mais avec les 2000 points la fonction renvoie {returned}, et "
     "non {expected}",
     # What may be compared with epsilon
-    "loss": "le coût avant le pas",
+    "loss": "le coût avant le pas, la moyenne des carrés",
     "after": "le coût après le pas",
     "sum_of_squares": "la somme des carrés",
     "root": "la racine du coût",
@@ -172,6 +199,10 @@ _SENTENCES = {
     "only_last": "la part du dernier lot seul (ajoutez-la à celles des autres, avec +=)",
     "last_sample": "le coût du dernier échantillon, avant son pas",
     "last_batch": "le coût du dernier lot seul, avant son pas",
+    "smallest": "le plus petit coût de l'époque (seul le dernier compte)",
+    "largest": "le plus grand coût de l'époque (seul le dernier compte)",
+    "divided_inside": "une somme divisée dans la boucle intérieure, à chaque lot (divisez-la une "
+    "seule fois, après cette boucle)",
     "at_end": "le coût de tous les échantillons à la fin de l'époque",
     # The listing
     "silent": "la fonction n'affiche rien",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from string import Formatter
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from sgd_analysis.checks.english import ENGLISH
 from sgd_analysis.checks.french import FRENCH
 
 Student = TypeVar("Student")
+_POWER = re.compile(r"e([-+]\d+)")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Said:
@@ -57,7 +60,10 @@ class Language(Formatter):
         if isinstance(value, int) and value >= 10_000:
             format_spec = ","
         text = format(value, format_spec)
-        return text.translate(self._marks) if isinstance(value, int | float) else text
+        if isinstance(value, int | float):
+            text = _POWER.sub(lambda e: "·10" + str(int(e[1])).translate(_RAISED), text)
+            return text.translate(self._marks)
+        return text
 
 
 LANGUAGES = {

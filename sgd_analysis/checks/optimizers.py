@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer, RMSprop
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from sgd_analysis.checks.batches import require_shuffled
+from sgd_analysis.checks.batches import require_batch_size, require_shuffled
 from sgd_analysis.checks.messages import NotYet, Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES, STEP_SIZE, Vector
 from sgd_analysis.checks.rules import require_rule, require_stop
@@ -24,7 +26,8 @@ from sgd_analysis.checks.steps import (
 from sgd_analysis.checks.tries import Loop, require_written
 
 Method = Callable[..., Optimizer]
-_COMPARED = {"last": "last_batch", "running": "running", "after": "after", "at_end": "at_end"}
+_OTHERS = ("running", "after", "at_end", "root", "smallest", "largest")
+_COMPARED = {"last": "last_batch"} | {name: name for name in _OTHERS}
 
 
 def optimizer_step(
@@ -69,17 +72,62 @@ def optimizer_step(
 
 def _optimizer_step(sgd: Loop, method: Method) -> Said:
     require_written(sgd, "f, w, t, lr, epsilon, nepoch, minibatch")
+    _require_usable(method)
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)
+    require_batch_size(sgd)
+    if not trial.weights.any():
+        another = any(call.weights.any() for call in trial.calls)
+        raise NotYet("copy" if another else _unmoved(sgd))
     steps = steps_of(trial)
-    if not steps:
-        raise NotYet("no_optimizer_step")
     require_count(trial, steps, n_batches, "batch")
     _require_method(steps, method)
     require_stop(sgd, *size, calls=n_batches)
     require_rule(sgd, *size, calls=n_batches, names=_COMPARED)
     return Said("right")
+
+
+def _require_usable(method: object) -> None:
+    """Refuse what is asked for if it makes no optimizer of weights and lr, or none that steps.
+
+    Raises:
+        NotYet: if so, with what it is.
+    """
+    w = torch.zeros(3, requires_grad=True)
+    w.grad = torch.zeros(3)
+    try:
+        method([w], lr=STEP_SIZE).step()  # type: ignore[operator]
+    except Exception:
+        made = isinstance(method, Optimizer)
+        given = f"{type(method).__name__}(…)" if made else repr(method)
+        raise NotYet("not_a_method", given=given) from None
+
+
+def _unmoved(sgd: Loop) -> str:
+    """Return the key of why a loop leaves w where it was, from what it does with an optimizer."""
+    given: list[Tensor] = []
+    changed: list[Tensor] = []
+    reached: list[Tensor] = []
+
+    def watched(f: object, w: Tensor, *others: object) -> object:
+        given.append(w)
+        w.register_hook(reached.append)
+        return sgd(f, w, *others)
+
+    def noting(optimizer: Optimizer, *_: object) -> None:
+        changed.extend(one for group in optimizer.param_groups for one in group["params"])
+
+    handle = register_optimizer_step_pre_hook(noting)
+    try:
+        two_epochs(watched, calls=len(BATCH_SIZES), settings=(BATCH_SIZE,))
+    finally:
+        handle.remove()
+    if not changed:
+        return "not_stepped" if reached else "no_optimizer_step"
+    if not any(one is given[0] for one in changed):
+        return "other_tensor"
+    return "no_optimizer_step" if reached else "no_backward"
 
 
 def _require_method(steps: list[Step], method: Method) -> None:

@@ -16,7 +16,8 @@ from sgd_analysis.checks.steps import (
 )
 from sgd_analysis.checks.tries import Loop, Try, require_written, try_loop
 
-_COMPARED = {"last": "last_sample", "after": "after", "running": "running", "at_end": "at_end"}
+_OTHERS = ("after", "running", "at_end", "root", "smallest", "largest")
+_COMPARED = {"last": "last_sample"} | {name: name for name in _OTHERS}
 _EPOCHS = 5
 
 

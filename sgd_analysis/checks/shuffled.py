@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sgd_analysis.checks.batches import require_shuffled
+from sgd_analysis.checks.batches import require_batch_size, require_shuffled
 from sgd_analysis.checks.descent import whole_run
 from sgd_analysis.checks.messages import Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES
@@ -36,7 +36,8 @@ _SUMS = (
     "only_last",
     "at_end",
 )
-_COMPARED = {name: name for name in _SUMS} | {"last": "last_batch"}
+_COMPARED = {name: name for name in _SUMS}
+_COMPARED |= {f"divided_inside_{k}": "divided_inside" for k in range(6)} | {"last": "last_batch"}
 
 
 def mini_batches(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:
@@ -78,6 +79,7 @@ def _mini_batches(sgd: Loop) -> Said:
     n_batches, size = len(BATCH_SIZES), (BATCH_SIZE,)
     trial = two_epochs(sgd, calls=n_batches, settings=size)
     require_shuffled(trial)
+    require_batch_size(sgd)
     require_movement(trial)
     steps = steps_of(trial)
     require_count(trial, steps, n_batches, "batch")

@@ -20,6 +20,7 @@ from sgd_analysis.checks.points import (
     are_points,
     gradient_at,
     places_of,
+    squared_mean_gradient,
     unsquared_gradients,
 )
 from sgd_analysis.checks.tries import Loop, Try, try_loop
@@ -82,9 +83,23 @@ def steps_of(trial: Try) -> list[Step]:
 
 
 def two_epochs(loop: Loop, *, calls: int, settings: Sequence[float] = ()) -> Try:
-    """Return a try of two epochs that nothing should end before."""
+    """Return a try of two epochs that nothing should end before.
+
+    Args:
+        loop: takes f, w, t, a step size, epsilon, a number of epochs, and the settings.
+        calls: how many calls of f make an epoch.
+        settings: what the loop is given after the number of epochs.
+
+    Returns:
+        What it did.
+
+    Raises:
+        NotYet: if it returns after its first batch, or asks f for other points.
+    """
     trial = try_loop(loop, FEW, STEP_SIZE, BELOW_ALL, 2, *settings, calls=2 * calls)
-    places_asked(trial)
+    parts = [places for places in places_asked(trial) if len(places) < len(FEW)]
+    if len(parts) == 1 and calls > 1 and trial.returned is not None:
+        raise NotYet("inside")
     return trial
 
 
@@ -98,9 +113,16 @@ def require_movement(trial: Try) -> None:
         NotYet: if it does, with what w.grad tells of the reason.
     """
     if not trial.weights.any():
-        if trial.gradient is None:
-            raise NotYet("no_backward")
-        raise NotYet("new_tensor" if trial.gradient.any() else "no_step")
+        raise NotYet(_unmoved(trial))
+
+
+def _unmoved(trial: Try) -> str:
+    """Return the key of what a loop has done that leaves w where it was."""
+    another = any(call.weights.any() for call in trial.calls)
+    if trial.gradient is None or not trial.gradient.any():
+        without = "no_backward" if trial.gradient is None else "no_step"
+        return "copy" if another else without
+    return "new_tensor" if another else "only_backward"
 
 
 def require_count(trial: Try, steps: list[Step], an_epoch: int, what: str) -> None:
@@ -164,6 +186,8 @@ def _wrong_step(step: Step, number: int, gradients: list[Vector], earlier: Vecto
             for other in unsquared_gradients(step.before, places)
         ):
             return Said("unsquared" if len(places) > 1 else "unsquared_sample")
+        if close(step.moved, -STEP_SIZE * squared_mean_gradient(step.before, places)):
+            return Said("square_of_mean")
         ratio = float(step.moved @ expected / (expected @ expected))
         if close(step.moved, ratio * expected):
             return _wrong_length(ratio, len(places))
@@ -183,6 +207,9 @@ def _wrong_length(ratio: float, n: int) -> Said:
     for expected, key in usual.items():
         if abs(ratio / expected - 1) < 0.002 and expected != 1:
             return Said(key, n=n, all=len(POINTS))
+    for by in (n, len(FEW), len(POINTS)):
+        if abs(ratio * by - 1) < 0.002:
+            return Said("divided_again" if n > 1 else "divided_sample", by=by)
     if ratio < 0:
         return Said("uphill")
     return Said("length", ratio=ratio, eta=ratio * STEP_SIZE, given=STEP_SIZE)

@@ -95,8 +95,7 @@ def try_loop(
         except NotYet:
             raise
         except (Exception, SystemExit) as error:
-            moved = any(call.weights.any() for call in model.calls)
-            raise NotYet(told_error(error, loop, w, moved)) from None
+            raise NotYet(told_error(error, loop, w)) from None
     code = getattr(loop, "__code__", None)
     if not model.n_calls and ... in getattr(code, "co_consts", ()):
         raise NotYet("hole", where="")

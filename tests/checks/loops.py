@@ -3,6 +3,7 @@
 import linecache
 import textwrap
 
+import numpy
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -77,7 +78,13 @@ def written(template, **changed):
             for name, code in parts.items():
                 line = line.replace(name, code)
         lines.append(line)
-    names = {"torch": torch, "DataLoader": DataLoader, "tqdm": tqdm, "POINTS": POINTS}
+    names = {
+        "torch": torch,
+        "DataLoader": DataLoader,
+        "tqdm": tqdm,
+        "numpy": numpy,
+        "POINTS": POINTS,
+    }
     source = "\n".join(lines)
     path = f"<reader's cell {hash(source)}>"
     linecache.cache[path] = len(source), None, source.splitlines(True), path

@@ -5,7 +5,13 @@ import pytest
 from sgd_analysis import checks
 from tests.checks.loops import DESCENT, STEP, without, written
 
-BY_HAND = "with torch.no_grad():\n    "
+NEW = "loss.backward()\nw = w - eta * w.grad"
+MADE_A_LEAF = "loss.backward()\nw = (w - eta * w.grad).detach().requires_grad_()"
+NEW_BY_HAND = without("w.grad.zero_()").replace("w -=", "w = w -")
+MEAN = "((y - f(w, x)) ** 2).mean()"
+KEPT = "keep the loss a tensor until backward(): .item(), float() and NumPy leave autograd"
+BEFORE = "if w.grad is not None:\n    w.data -= eta * w.grad\n    w.grad = None\nloss.backward()"
+ANOTHER = "change the one that is given, as w -= … does; w = w - … makes another"
 
 SAMPLES = "for x, y in t:\n    loss = (y - f(w, x)) ** 2\n" + textwrap.indent(STEP, "    ")
 IN_A_LOOP = SAMPLES.replace("x, y in", "_ in").replace(" ** 2\n", " ** 2\n    loss = loss.mean()\n")
@@ -49,10 +55,33 @@ WRONG = [
     ({"LOSS": "torch.mean((y - f(w, x)) ** 2) * 2"}, "is there a factor 2 too many?"),
     ({"LOSS": "torch.mean((y - f(w, x)) ** 2) * 3"}, "is 3 times as long as it should be: 0.009 t"),
     ({"LOSS": "1 / 2000 * torch.sum((y - f(w, x)) ** 2)"}, "divided by 2000, the number of all"),
+    ({"LOSS": f"{MEAN} / len(t)"}, "25 times too short: is the mean of the squares divided once"),
+    ({"LOSS": f"{MEAN} / 2000"}, "2000 times too short: is the mean of the squares divided once"),
+    ({"LOSS": "(f(w, x) - y).mean() ** 2"}, "that is the square of the mean of the differences"),
+    ({"LOSS": f"{MEAN}.item()"}, f"{KEPT}; AttributeError: 'float' object has no"),
+    ({"LOSS": f"float({MEAN})"}, KEPT),
+    (
+        {"LOSS": f"({MEAN.replace('**', '.detach().numpy() **')})"},
+        f"{KEPT}; AttributeError: 'numpy",
+    ),
+    ({"LOSS": MEAN.replace("(w, x))", "(w, x)).numpy()")}, f"{KEPT}; RuntimeError: Can't"),
+    ({"LOSS": "numpy.mean((y - f(w, x)) ** 2)"}, f"{KEPT}; TypeError: mean() got"),
+    (
+        {"LOSS": MEAN.replace("**", "^")},
+        "a power is written **, as in (y - f(w, x)) ** 2; ^ is some",
+    ),
+    ({"STEP": BEFORE}, "the first step moves nothing: is the step made before backward()"),
+    (
+        {"STEP": STEP.replace("eta", "0.00001")},
+        "should be: 1·10⁻⁵ times the gradient, where eta is",
+    ),
     ({"STEP": AGAIN.replace("2 *", "1 *")}, "or is a 2 of the derivative missing?"),
     ({"LOSS": "(y - f(w, x)) ** 2"}, "one number a point: take their mean; RuntimeError: grad can"),
-    ({"LOSS": "((y - f(w, x)) ** 2).mean"}, "are its () missing, as in .mean() or .item()?; Attri"),
-    ({"RULE": "loss.item < epsilon"}, "are its () missing"),
+    (
+        {"LOSS": "((y - f(w, x)) ** 2).mean"},
+        "put its () behind it, as in .mean() or .item(); Attri",
+    ),
+    ({"RULE": "loss.item < epsilon"}, "a function is not called: put its () behind it"),
     ({"LOSS": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
     ({"LOSS": "torch.nn.MSELoss"}, "MSELoss() has to be made first"),
     ({"LOSS": "torch.mean((y - f(x, w)) ** 2)"}, "it is f(w, x), the weights first"),
@@ -79,16 +108,16 @@ WRONG = [
         {"STEP": STEP.replace("eta", "0.0002")},
         "0.0002 times the gradient, where eta is 0.003; is it the eta",
     ),
-    ({"STEP": without("loss.backward()")}, "at the step, w.grad is None"),
+    ({"STEP": without("loss.backward()")}, "w.grad is None: loss.backward() comes before it (line"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
-    ({"STEP": "loss.backward()"}, "w is what it was, though there is a gradient"),
+    ({"STEP": "loss.backward()"}, "though there is a gradient in w.grad: is there a step, w -="),
+    ({"STEP": MADE_A_LEAF}, "change w itself, as w -= … does; w = w - … makes"),
     ({"STEP": "loss.backward()\nw.grad.zero_()"}, "w is what it was: is there a step"),
     ({"STEP": "loss.backward()\nw -= eta * w.grad"}, "put it under torch.no_grad()"),
-    ({"STEP": "loss.backward()\nw = w - eta * w.grad"}, "not w = w - …"),
-    (
-        {"STEP": f"loss.backward()\n{BY_HAND}w = w - eta * w.grad"},
-        "and w the tensor that was given",
-    ),
+    ({"STEP": NEW}, ANOTHER),
+    ({"STEP": f"{NEW}\nw.grad.zero_()"}, ANOTHER),
+    ({"STEP": NEW_BY_HAND}, ANOTHER),
+    ({"STEP": STEP.replace("w -=", "w = w -")}, f"{ANOTHER} (line 9: w.grad.zero_())"),
     ({"RULE": "loss > epsilon"}, "it stops after epoch 1, though"),
     ({"RULE": "..."}, "there is still a hole, “...” (line 10: if ...:)"),
     ({"RULE": "epsilon == 3"}, "it goes on though its loss is far below epsilon: which side"),
@@ -96,8 +125,11 @@ WRONG = [
     ({"RULE": "epoch == nepoch"}, "it returns 2 though no loss was below epsilon"),
     ({"RULE": "torch.mean((y - f(w, x)) ** 2) < epsilon"}, "the loss after the step"),
     ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss before"),
-    ({"RULE": "loss * len(t) < epsilon"}, "the sum of the squares, and should be the loss before"),
-    ({"RULE": "loss / 7 < epsilon"}, "should be the loss before the step: 23.05 in the first"),
+    ({"RULE": "loss * len(t) < epsilon"}, "before the step, the mean of the squares"),
+    (
+        {"RULE": "loss / 7 < epsilon"},
+        "the mean of the squares: 23.05 in the first epoch of a small",
+    ),
     ({"RESULT": "break"}, "returns None: return the epoch"),
     ({"RESULT": "return epoch - 1"}, "count the epochs from 1"),
     ({"RESULT": "return loss"}, "and returns tensor(23.05"),
@@ -116,6 +148,11 @@ def test_each_usual_mistake_is_told_from_the_others(changed, expected):
 def test_a_loop_that_is_right_but_for_all_points_is_told_where_it_ends():
     answer = said(EPOCHS="range(1, min(nepoch, 50) + 1)")
     assert answer.endswith("with all 2000 points it returns None, not 9340")
+
+
+def test_a_loop_that_only_calls_backward_is_not_told_of_a_tensor_that_it_never_made():
+    assert "another tensor" not in said(STEP="loss.backward()")
+    assert "same tensor" not in said(STEP=without("loss.backward()"))
 
 
 def test_an_epsilon_of_another_name_is_not_taken_for_one_that_is_never_looked_at():

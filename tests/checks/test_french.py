@@ -30,6 +30,10 @@ def never_ends(f, w, t, *_):
         f(w, t[:, 0])
 
 
+def without_gradient(f, w, t, eta, *_):
+    w.data -= eta * w.grad
+
+
 def without_source():
     names = {}
     exec("def sgd(f, w, t, *_):\n    f(w, t[:, 0])\n    raise ValueError(0.5)", names)
@@ -46,7 +50,7 @@ WORD_BY_WORD = [
     (lambda: test_shuffled.said("fr"), "juste : époque 48, avec les poids 0,3 ; −1,7 ; 2,0"),
     (
         lambda: test_listing.said(test_listing.LINES, "fr"),
-        "juste : 25 lignes, chaque échantillon une fois",
+        "juste : 25 lignes, une pour chacun des 25 points du petit exemple",
     ),
     (lambda: descent(None), "donnez la fonction elle-même, sans l'appeler ; ceci est None"),
     (
@@ -54,6 +58,15 @@ WORD_BY_WORD = [
         "la fonction doit prendre f, w, t, eta, epsilon, nepoch, dan",
     ),
     (lambda: descent(without_source()), "pas encore : ValueError : 0.5 (ligne 3)"),
+    (lambda: descent(partial(without_gradient)), "w doit rester le même tenseur (w -= …, et non"),
+    (
+        lambda: test_descent.said("fr", STEP=STEP.replace("eta", "0.0000125")),
+        "0,00417 fois la longueur attendue : 1,25·10⁻⁵ fois le gradient, alors que",
+    ),
+    (
+        lambda: checks.optimizer_step(lambda *_: None, "Adam", language="fr"),
+        "comme torch.optim.Adam, dont step() n'a besoin de rien ; ceci est 'Adam'",
+    ),
     (lambda: descent(never_ends), "ne finit pas : f est appelée 5011 fois, et 2 suffisent ; l'ép"),
     (
         lambda: checks.one_sample_at_a_time(written(DESCENT), language="fr"),
@@ -79,7 +92,7 @@ WORD_BY_WORD = [
     ),
     (
         lambda: test_descent.said("fr", STEP=STEP.replace("w -=", "w = w -")),
-        "et w = w - … fait de w un autre tenseur, qui n'en a pas (écrivez w -= …) (ligne ",
+        "w est devenu un autre tenseur : changez celui que la fonction reçoit, comme le fait ",
     ),
     (lambda: test_optimizers.said("fr", **BETWEEN), "le pas 2 avec RMSprop devrait mener de (0,03"),
     (

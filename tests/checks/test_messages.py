@@ -6,6 +6,7 @@ import pytest
 
 from sgd_analysis import checks
 from sgd_analysis.checks.english import ENGLISH
+from sgd_analysis.checks.errors import _HINTS
 from sgd_analysis.checks.french import FRENCH
 from sgd_analysis.checks.messages import LANGUAGES, Said
 
@@ -27,6 +28,11 @@ def test_every_sentence_is_said_somewhere():
 def test_a_sentence_begins_small_and_ends_without_a_full_stop(table):
     for key, sentence in table.items():
         assert not re.match(r"[A-Z][a-z]", sentence) and not sentence.endswith("."), key
+
+
+@TABLES
+def test_a_hint_that_stands_before_an_error_is_no_question(table):
+    assert [hint for hint in _HINTS.values() if table[hint].endswith("?")] == []
 
 
 @TABLES

@@ -18,7 +18,15 @@ def test_drawn_samples_are_right_and_their_last_loss_need_not_be_small(drawn):
 
 
 WHOLE = "torch.mean((t[:, 1] - f(w, t[:, 0])) ** 2)"
+STOP, LEAVE = ("if loss.item() < epsilon:\n    " + way for way in ("return epoch", "break"))
+INSIDE = "it stops in the middle of an epoch: the comparison with epsilon belongs after the inner"
 WRONG = [
+    ({"STEP": f"{STEP}\n{STOP}", "RULE": "False"}, INSIDE),
+    ({"STEP": f"{STEP}\n{STOP}"}, INSIDE),
+    ({"STEP": f"{LEAVE}\n{STEP}"}, INSIDE),
+    ({"STEP": STEP + "\n" + STOP.replace("<", ">")}, INSIDE),
+    ({"STEP": STEP.replace("w -=", "w = w -")}, "w has become another tensor: change the"),
+    ({"STEP": "loss.backward()"}, "is there a step, w -= eta * w.grad?"),
     ({"STEP": "..."}, "there is still a hole, “...” (line"),
     ({"STEP": "pass"}, "does anything call loss.backward()?"),
     ({"STEP": STEP.replace("-=", "+=")}, "w went uphill"),
@@ -30,6 +38,10 @@ WRONG = [
     ({"OF_ONE": "y - f(w, x)"}, "are not squared; the loss of a sample is its square"),
     ({"OF_ONE": "(y - f(w, x)) ** 2 / 2"}, "times the gradient of the loss: is there a factor ½"),
     ({"OF_ONE": "torch.nn.MSELoss(f(w, x), y)"}, "MSELoss() has to be made first, without data"),
+    ({"OF_ONE": "(y - f(w, x)) ** 2 / len(t)"}, "25 times too short: is the loss of the sample"),
+    ({"SAMPLES": "(t[i] for i in range(2000))"}, "or len(t): the last batch may be smaller, and t"),
+    ({"STEP": STEP.replace("eta", "eta / 10")}, "is 0.1 times as long as it should be: 0.0003 t"),
+    ({"RULE": "loss ** 0.5 < epsilon"}, "the root of the loss, and should be the loss of the last"),
     ({"SAMPLES": "t[:-1]"}, "2 epochs should make 50 steps, and make 48"),
 ]
 
