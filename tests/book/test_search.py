@@ -187,7 +187,8 @@ def test_a_number_is_found_with_and_without_its_comma(searcher: Searcher) -> Non
     assert searcher.tab.evaluate("() => stemmed('12,000 or 0.1')") == ["12000", "or", "0.1"]
     addresses = [address for address, _ in searcher.ranked("9,340")]
     assert addresses == [address for address, _ in searcher.ranked("9340")]
-    assert "book/notes-on-the-source.html" in addresses[:3]
+    in_english = [address for address in addresses if not address.startswith(FOLDER)]
+    assert "book/notes-on-the-source.html" in in_english[:3]
 
 
 def test_accents_and_capitals_make_no_difference(searcher: Searcher) -> None:
