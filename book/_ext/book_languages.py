@@ -9,7 +9,7 @@ from typing import Any
 from docutils import nodes
 from french_words import KINDS, PROOF, TWINS, french_authors, is_french
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
+from sphinx.builders import Builder
 from sphinx.util.typing import ExtensionMetadata
 
 ENGLISH = {french: english for english, french in TWINS.items()}
@@ -53,9 +53,12 @@ def mark_language(app: Sphinx, doctree: nodes.document) -> None:
         next(doctree.findall(nodes.section))["classes"].append("language-fr")
 
 
-def share_numbers(app: Sphinx, env: BuildEnvironment) -> list[str]:
-    """Give what is the French one of another, as its label says, the number of that one."""
-    numbers = env.toc_fignumbers
+def share_numbers(app: Sphinx, builder: Builder) -> None:
+    """Give what is the French one of another, as its label says, the number of that one.
+
+    That is for writing only: kept, it would look as if numbers had changed since the last build.
+    """
+    numbers = builder.env.toc_fignumbers
     labelled = {
         (kind, label): number
         for page, kinds in numbers.items()
@@ -68,7 +71,6 @@ def share_numbers(app: Sphinx, env: BuildEnvironment) -> list[str]:
             for label, number in labels.items():
                 twin = (kind, label.removesuffix("-fr"))
                 labels[label] = labelled.get(twin, number)
-    return [page for page in numbers if is_french(page)]
 
 
 def end_of_section(body: str, start: int) -> int:
@@ -125,6 +127,6 @@ def speak_the_language(
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("doctree-read", mark_language)
-    app.connect("env-get-updated", share_numbers, priority=900)  # they have been counted
+    app.connect("write-started", share_numbers)
     app.connect("html-page-context", speak_the_language)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
