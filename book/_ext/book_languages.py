@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from docutils import nodes
-from french_words import KINDS, PROOF, TWINS, french_authors, is_french
+from french_words import ENGLISH, KINDS, PROOF, TWINS, french_authors, is_french
 from sphinx.application import Sphinx
 from sphinx.builders import Builder
 from sphinx.util.typing import ExtensionMetadata
 
-ENGLISH = {french: english for english, french in TWINS.items()}
 SECTION = re.compile(r"<(/?)section\b([^>]*)>")
 TITLES = {
     "Link to this heading": "Lien vers ce titre",

@@ -9,6 +9,7 @@ TWINS = {  # a page, and what says the same in French
     "book/notation": f"{FOLDER}glossaire",
     "book/notes-on-the-source": f"{FOLDER}notes-sur-le-notebook",
 }
+ENGLISH = {french: english for english, french in TWINS.items()}
 NARROW_SPACE = "\u202f"  # between thousands; before ; ! ? %
 KINDS = {
     "Corollary": "Corollaire",

@@ -16,6 +16,7 @@ from sgd_analysis.checks.points import BATCH_SIZE, BELOW_ALL, FEW, POINTS, STEP_
 from sgd_analysis.checks.steps import places_asked, steps_of
 from sgd_analysis.checks.tries import Loop, Try, try_loop
 
+DIVIDED_INSIDE = tuple(f"divided_inside_{k}" for k in range(6))  # sums divided in the inner loop
 _SEEDS = 10
 _EPSILON = 4  # its place after f, w, t and a step size
 
@@ -129,5 +130,6 @@ def _numbers(trial: Try) -> dict[str, float]:
         "largest": losses.max(),
         "at_end": loss_at(trial.weights),
     } | {
-        f"divided_inside_{k}": losses @ (added / by**times) for k, (added, by) in enumerate(inside)
+        name: losses @ (added / by**times)
+        for name, (added, by) in zip(DIVIDED_INSIDE, inside, strict=True)
     }

@@ -8,7 +8,7 @@ from sgd_analysis.checks.batches import require_batch_size, require_shuffled
 from sgd_analysis.checks.descent import whole_run
 from sgd_analysis.checks.messages import Said, told
 from sgd_analysis.checks.points import BATCH_SIZE, BATCH_SIZES
-from sgd_analysis.checks.rules import require_rule, require_stop
+from sgd_analysis.checks.rules import DIVIDED_INSIDE, require_rule, require_stop
 from sgd_analysis.checks.steps import (
     require_count,
     require_descent,
@@ -37,7 +37,7 @@ _SUMS = (
     "at_end",
 )
 _COMPARED = {name: name for name in _SUMS}
-_COMPARED |= {f"divided_inside_{k}": "divided_inside" for k in range(6)} | {"last": "last_batch"}
+_COMPARED |= dict.fromkeys(DIVIDED_INSIDE, "divided_inside") | {"last": "last_batch"}
 
 
 def mini_batches(sgd: Loop, *, language: Literal["en", "fr"] = "en") -> str:

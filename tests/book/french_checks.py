@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
 from itertools import groupby, zip_longest
 
-from book._ext.french_words import TWINS
+from book._ext.french_words import ENGLISH
 from tests.book.contents import ROOT
 from tests.book.french import Piece, blocks, digest
 from tests.book.letters import formulas
@@ -18,7 +18,6 @@ from tests.book.look_checks import sentences
 from tests.book.markup import Page
 from tests.book.page_checks import GLUED_TEXT, REFERENCE
 
-ENGLISH = {french: english for english, french in TWINS.items()}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CITED = re.compile(r"\{cite:\w\}`([^`]+)`")
 

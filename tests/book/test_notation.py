@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from book._ext.french_words import ENGLISH
 from tests.book.contents import ROOT
-from tests.book.french_checks import ENGLISH
 from tests.book.letters import ACCENT, GREEK, formulas, letters
 from tests.book.markup import Page
 from tests.book.page_checks import LISTED_PAGES
